@@ -1,0 +1,157 @@
+#!/usr/bin/env bash
+# One command from a fresh checkout to a policy that grows a network: sets up,
+# builds, starts the server, two environment processes and the coordinator on
+# this machine, trains for a few minutes on real handwritten digits, and writes
+# a report.
+#
+#   deploy/quickstart.sh [--minutes N] [--resume] [--run_dir DIR] [--skip_setup]
+#
+#   --minutes N    how long to train (default 3); set-up and build not counted
+#   --resume       continue the newest run (or --run_dir) from its checkpoint
+#   --run_dir DIR  where results go (default runs/<time>)
+#   --skip_setup   do not install packages or build; use what is built
+#
+# Ctrl-C stops every process that it started, after saving a checkpoint.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+minutes=3
+resume=false
+run_dir=""
+setup=true
+usage() { sed -n '2,/^set -/{s/^# \{0,1\}//;/^set -/!p}' "$0"; }
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --minutes) minutes="${2:?--minutes needs a number}"; shift 2 ;;
+    --minutes=*) minutes="${1#*=}"; shift ;;
+    --run_dir) run_dir="${2:?--run_dir needs a folder}"; shift 2 ;;
+    --run_dir=*) run_dir="${1#*=}"; shift ;;
+    --resume) resume=true; shift ;;
+    --skip_setup) setup=false; shift ;;
+    -h | --help) usage; exit 0 ;;
+    *) echo "quickstart: unknown argument $1" >&2; usage >&2; exit 2 ;;
+  esac
+done
+[[ "$minutes" =~ ^[0-9]+(\.[0-9]+)?$ ]] || {
+  echo "quickstart: --minutes must be a number, got $minutes" >&2
+  exit 2
+}
+
+if $setup; then
+  deploy/bootstrap.sh
+  echo "quickstart: building (the first build takes several minutes)"
+  bazel build \
+    --disk_cache="${ESPER_DISK_CACHE:-$HOME/.cache/esper-serve/bazel}" \
+    //server:esper_server //client:esper_env //client:esper_trainer \
+    //client:esperctl
+fi
+python3 deploy/fetch_digits.py data/digits.csv.gz
+
+if $resume && [ -z "$run_dir" ]; then
+  run_dir=$(ls -1d runs/*/ 2>/dev/null | sort | tail -n 1)
+  run_dir="${run_dir%/}"
+  [ -n "$run_dir" ] || { echo "quickstart: no run to resume" >&2; exit 2; }
+fi
+run_dir="${run_dir:-runs/$(date +%Y%m%d-%H%M%S)}"
+mkdir -p "$run_dir/checkpoints" "$run_dir/logs"
+
+pids=()  # In the order in which they are stopped.
+# Starts a process in a group of its own, so that Ctrl-C reaches this script
+# only, which then stops the processes in order; they die with it in any case.
+start() {
+  local log="$run_dir/logs/$1.log"
+  shift
+  setsid setpriv --pdeathsig TERM "$@" >>"$log" 2>&1 &
+}
+
+# Sends SIGTERM to a process that we started and waits up to 30 s for it.
+stop() {
+  local pid=$1
+  kill -TERM "$pid" 2>/dev/null || return 0
+  for _ in $(seq 300); do
+    kill -0 "$pid" 2>/dev/null || return 0
+    sleep 0.1
+  done
+  echo "quickstart: process $pid did not stop, killing it" >&2
+  kill -KILL "$pid" 2>/dev/null || true
+}
+stop_all() {
+  local pid
+  for pid in "${pids[@]}"; do stop "$pid"; done
+  pids=()
+}
+interrupted=false
+trap 'interrupted=true' INT TERM
+trap stop_all EXIT
+
+# Prints the port in a file that a process writes once it listens.
+wait_for_port() {
+  local file=$1 pid=$2 log=$3
+  for _ in $(seq 600); do
+    if [ -s "$file" ]; then cat "$file"; return 0; fi
+    kill -0 "$pid" 2>/dev/null || break
+    sleep 0.1
+  done
+  echo "quickstart: no answer from the process behind $log:" >&2
+  tail -n 20 "$log" >&2
+  return 1
+}
+
+rm -f "$run_dir"/*.port
+restore=()
+$resume && restore=(--restore=latest)
+start server bazel-bin/server/esper_server --address=127.0.0.1:0 \
+  --port_file="$run_dir/server.port" --checkpoint_dir="$run_dir/checkpoints" \
+  --reflection "${restore[@]}"
+server=$!
+pids=("$server")
+server_port=$(wait_for_port "$run_dir/server.port" "$server" \
+  "$run_dir/logs/server.log")
+
+resume_flag=()
+$resume && resume_flag=(--resume)
+setsid setpriv --pdeathsig TERM bazel-bin/client/esper_trainer \
+  --policy_address="127.0.0.1:$server_port" --address=127.0.0.1:0 \
+  --port_file="$run_dir/trainer.port" --run_dir="$run_dir" \
+  --minutes="$minutes" "${resume_flag[@]}" \
+  2> >(tee -a "$run_dir/logs/trainer.log" >&2) &
+trainer=$!
+pids=("$trainer" "$server")
+trainer_port=$(wait_for_port "$run_dir/trainer.port" "$trainer" \
+  "$run_dir/logs/trainer.log")
+
+envs=()
+for i in 1 2; do
+  start "env$i" bazel-bin/client/esper_env \
+    --coordinator="127.0.0.1:$trainer_port" --environments=4 \
+    --data=data/digits.csv.gz --worker_name="quickstart-$i"
+  envs+=("$!")
+done
+pids=("$trainer" "${envs[@]}" "$server")
+
+# `wait` returns early when a signal arrives; a process that dies ends the run.
+status=0
+while kill -0 "$trainer" 2>/dev/null && ! $interrupted; do
+  for pid in "$server" "${envs[@]}"; do
+    if ! kill -0 "$pid" 2>/dev/null; then
+      # Environments leave by themselves when the coordinator is done.
+      sleep 2
+      kill -0 "$trainer" 2>/dev/null || break 2
+      echo "quickstart: process $pid died, see $run_dir/logs" >&2
+      status=1
+      break 2
+    fi
+  done
+  sleep 0.5
+done
+if $interrupted; then
+  echo "quickstart: stopping" >&2
+  status=130
+  stop "$trainer"
+fi
+wait "$trainer" || status=$((status ? status : $?))
+stop_all
+
+/usr/bin/python3 deploy/report.py "$run_dir"
+echo "quickstart: results in $run_dir (open report.html, summary.json)"
+exit "$status"

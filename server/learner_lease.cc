@@ -1,0 +1,118 @@
+#include "server/learner_lease.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/error.h"
+
+namespace esper::server {
+namespace {
+
+absl::Status StaleLease(const std::string& message) {
+  ErrorDetail detail;
+  detail.reason = "STALE_LEASE";
+  detail.field = "lease_token";
+  detail.hint = "Call AcquireLearner and use the token that it returns.";
+  return MakeStatus(absl::StatusCode::kAborted, detail, message);
+}
+
+}  // namespace
+
+LearnerLease::LearnerLease(const Options& options,
+                           std::function<absl::Time()> now)
+    : options_(options), now_(std::move(now)) {}
+
+absl::StatusOr<LearnerLease::Grant> LearnerLease::Acquire(
+    const std::string& holder) {
+  if (holder.empty()) {
+    ErrorDetail detail;
+    detail.reason = "MALFORMED_REQUEST";
+    detail.field = "holder";
+    detail.hint = "Name the process that will train.";
+    return MakeStatus(absl::StatusCode::kInvalidArgument, detail,
+                      "holder must not be empty.");
+  }
+  absl::MutexLock lock(&mu_);
+  const absl::Time now = now_();
+  if (!holder_.empty() && holder_ != holder && now < expiry_) {
+    return StaleLease(absl::StrCat(
+        "The learner lease is held by \"", holder_, "\" for another ",
+        absl::FormatDuration(absl::Floor(expiry_ - now, absl::Seconds(1))),
+        "."));
+  }
+  holder_ = holder;
+  ++token_;
+  expiry_ = now + options_.duration;
+  last_sequence_ = 0;
+  last_answer_.clear();
+  return Grant{token_, options_.duration};
+}
+
+absl::Status LearnerLease::CheckToken(int64_t token) const {
+  if (token == token_ && !holder_.empty()) return absl::OkStatus();
+  return StaleLease(absl::StrCat("Lease token ", token,
+                                 " does not hold the learner lease (the "
+                                 "current token is ",
+                                 token_, ")."));
+}
+
+absl::StatusOr<absl::Duration> LearnerLease::Renew(int64_t token) {
+  absl::MutexLock lock(&mu_);
+  if (absl::Status status = CheckToken(token); !status.ok()) return status;
+  expiry_ = now_() + options_.duration;
+  return options_.duration;
+}
+
+absl::Status LearnerLease::Release(int64_t token) {
+  absl::MutexLock lock(&mu_);
+  if (absl::Status status = CheckToken(token); !status.ok()) return status;
+  holder_.clear();
+  expiry_ = absl::InfinitePast();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<std::string>> LearnerLease::Begin(
+    int64_t token, int64_t sequence) {
+  absl::MutexLock lock(&mu_);
+  if (absl::Status status = CheckToken(token); !status.ok()) return status;
+  expiry_ = now_() + options_.duration;
+  if (sequence == last_sequence_ && sequence > 0) {
+    return std::optional<std::string>(last_answer_);
+  }
+  if (sequence != last_sequence_ + 1) {
+    ErrorDetail detail;
+    detail.reason = "MALFORMED_REQUEST";
+    detail.field = "write.sequence";
+    detail.hint = "Number the writing calls of a lease 1, 2, 3, ...";
+    return MakeStatus(
+        absl::StatusCode::kInvalidArgument, detail,
+        absl::StrCat("Sequence number ", sequence, " is neither the last (",
+                     last_sequence_, ") nor the next one."));
+  }
+  return std::optional<std::string>();
+}
+
+void LearnerLease::Finish(int64_t token, int64_t sequence, std::string answer) {
+  absl::MutexLock lock(&mu_);
+  if (token != token_) return;  // Taken over while it ran.
+  last_sequence_ = sequence;
+  last_answer_ = std::move(answer);
+}
+
+std::string LearnerLease::Holder() const {
+  absl::MutexLock lock(&mu_);
+  return now_() < expiry_ ? holder_ : std::string();
+}
+
+int64_t LearnerLease::Token() const {
+  absl::MutexLock lock(&mu_);
+  return token_;
+}
+
+void LearnerLease::RaiseToken(int64_t at_least) {
+  absl::MutexLock lock(&mu_);
+  token_ = std::max(token_, at_least);
+}
+
+}  // namespace esper::server

@@ -33,11 +33,11 @@ struct SlotSnapshot {
 
 // What one action did.
 struct StepResult {
-  int epoch = 0;         // Host epoch in which the action was taken, 1-based.
-  double reward = 0;     // Raw.
-  int op = 0;            // Sampled operation, 0..5.
-  int effective_op = 0;  // `op`, or 0 (WAIT) if it was vetoed or refused.
-  int slot = 0;          // Slot index that the action named.
+  int epoch = 0;      // Host epoch in which the action was taken, 1-based.
+  double reward = 0;  // Raw.
+  policy::FactoredAction action;  // As it was given.
+  // The action's op, or WAIT if it was vetoed or refused.
+  policy::Op effective_op = policy::Op::kWait;
   bool success = true;
   std::string refusal;  // Why `success` is false; empty otherwise.
   bool forced = false;  // WAIT was the only operation allowed.

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/policy/action_mask.h"
@@ -35,6 +36,11 @@ struct SlotSnapshot {
 struct StepResult {
   int epoch = 0;      // Host epoch in which the action was taken, 1-based.
   double reward = 0;  // Raw.
+  // Named parts of the reward; their sum is `reward`.
+  std::vector<std::pair<std::string, double>> reward_parts;
+  // A rollback took back every earlier reward of the episode (an option that
+  // is off by default).
+  bool forfeits_earlier_rewards = false;
   policy::FactoredAction action;  // As it was given.
   // The action's op, or WAIT if it was vetoed or refused.
   policy::Op effective_op = policy::Op::kWait;

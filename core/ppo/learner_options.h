@@ -1,0 +1,108 @@
+#ifndef ESPER_CORE_PPO_LEARNER_OPTIONS_H_
+#define ESPER_CORE_PPO_LEARNER_OPTIONS_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "core/ppo/gae.h"
+#include "core/ppo/losses.h"
+#include "core/ppo/moments.h"
+#include "core/ppo/schedule.h"
+
+namespace esper::ppo {
+
+// What a learner is built with, fixed for its life. The defaults are the
+// product's; `Upstream()` is the reference implementation's behaviour.
+struct LearnerConfig {
+  double learning_rate = 3e-4;  // > 0; Adam's, until OptimStep sets another.
+  double beta1 = 0.9;           // [0, 1).
+  double beta2 = 0.999;         // [0, 1).
+  double adam_epsilon = 1e-5;   // > 0.
+  // Decoupled decay of the V and Q heads, >= 0; nothing else decays.
+  double critic_weight_decay = 0.0;
+
+  bool normalize_observations = true;
+  bool scale_rewards = true;  // By the deviation of discounted returns.
+  bool normalize_values = true;
+  bool popart = true;  // Rescale V and Q when the value scale moves.
+  // Statistics are exact up to this many rows, then follow the last ones.
+  double exact_rows = 100'000;
+  Averaging value_averaging = Averaging::ExactThenMomentum(32, 0.99);
+
+  // Dropout of the contribution predictor while training.
+  bool predictor_dropout = true;
+  uint64_t dropout_seed = 0;
+
+  int64_t max_version_lag = 1;         // >= 0; older steps are refused.
+  int64_t max_episode_length = 4096;   // >= 1.
+  int64_t max_nonfinite_in_a_row = 3;  // >= 1.
+
+  static LearnerConfig Upstream();
+};
+
+// Whose log-probs the importance ratio divides by.
+enum class RatioDenominator : uint8_t {
+  kBehaviour,  // Recorded when the action was taken.
+  kAnchor,     // The published weights', evaluated again.
+};
+
+// Settings of one forward-backward pass.
+struct PpoOptions {
+  double gamma = 0.995;      // (0, 1].
+  double gae_lambda = 0.98;  // [0, 1].
+  EndHandling ends = EndHandling::kEveryEnd;
+  double reward_clip = 10.0;  // Bound on a scaled reward; 0: none.
+
+  double clip_ratio = 0.2;                  // > 0.
+  double value_clip = 0.0;                  // 0: no value clipping.
+  std::optional<double> target_kl = 0.015;  // > 0; absent: never stop.
+  double kl_stop_factor = 1.5;              // Stop above factor x target.
+
+  EntropySchedule entropy;
+  ValueSchedule value;
+  ContributionSchedule contribution;
+  double contribution_clip = 10.0;
+  // Updates that the whole training is planned for; the entropy-floor penalty
+  // weakens towards its end. 0: unknown, the penalty keeps factor 1.
+  int64_t total_updates = 0;
+
+  // By head name; heads not named get multiplier 1 and no floor. The defaults
+  // are those of the network-growing policy.
+  std::map<std::string, double> entropy_multipliers = DefaultMultipliers();
+  std::map<std::string, double> entropy_floors = DefaultFloors();
+  std::map<std::string, double> entropy_floor_coefs = DefaultFloorCoefs();
+
+  RatioDenominator denominator = RatioDenominator::kBehaviour;
+  PolicyMean policy_mean = PolicyMean::kSteps;
+  EntropyOver entropy_over = EntropyOver::kAvailable;
+  StatisticsOver statistics_over = StatisticsOver::kUnforced;
+
+  // This batch feeds the observation, return and value statistics: once per
+  // update, on its first pass. May be combined with `totals_only`.
+  bool update_statistics = false;
+  // Computes report and totals without gradient.
+  bool totals_only = false;
+  // Totals of the whole batch that this call is a part of. The KL stop is then
+  // left to the call that computed them.
+  std::optional<BatchTotals> totals;
+
+  // Ratio check: |log-prob now - recorded| on steps of the published version,
+  // before any optimiser step. Raise both fiftyfold if acting runs in bfloat16.
+  double ratio_alarm = 1e-3;
+  double ratio_refuse = 1e-2;
+
+  static PpoOptions Upstream();
+  static std::map<std::string, double> DefaultMultipliers();
+  static std::map<std::string, double> DefaultFloors();
+  static std::map<std::string, double> DefaultFloorCoefs();
+};
+
+struct OptimStepOptions {
+  double max_grad_norm = 5.0;           // Global L2 norm, > 0.
+  std::optional<double> learning_rate;  // From now on, > 0.
+};
+
+}  // namespace esper::ppo
+#endif  // ESPER_CORE_PPO_LEARNER_OPTIONS_H_

@@ -46,12 +46,16 @@ class Episode {
   // final observation. Valid until the next Step.
   const Observation& observation() const;
 
-  // Takes one step. Errors change nothing:
+  // Takes one step. Errors (those below change nothing, any other ends the
+  // episode):
   //   FAILED_PRECONDITION  the episode is over;
-  //   INVALID_ARGUMENT     the action's slot is out of range.
+  //   INVALID_ARGUMENT     a head of the action is out of range.
   // An action that the masks disallow is not an error: it is refused by its
   // handler, counts as WAIT, and says why in `refusal`.
   absl::StatusOr<StepResult> Step(const policy::FactoredAction& action);
+
+  // What Step would say of the action, without taking it.
+  absl::Status CheckAction(const policy::FactoredAction& action) const;
 
   // True once a step was terminated or truncated.
   bool done() const;

@@ -1,0 +1,97 @@
+#include "client/call.h"
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/support/channel_arguments.h>
+
+#include <algorithm>
+#include <chrono>
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "client/status.h"
+
+namespace esper::client {
+namespace {
+
+bool IsRetryable(const grpc::Status& status) {
+  return status.error_code() == grpc::StatusCode::UNAVAILABLE ||
+         status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
+}
+
+// Between 80 % and 120 %, so that many clients do not come back at once.
+absl::Duration WithJitter(absl::Duration pause) {
+  thread_local std::minstd_rand generator(std::random_device{}());
+  return pause * std::uniform_real_distribution<double>(0.8, 1.2)(generator);
+}
+
+// False if the caller was told to stop meanwhile.
+bool Pause(absl::Duration pause, const absl::Notification* stop) {
+  if (stop == nullptr) {
+    absl::SleepFor(pause);
+    return true;
+  }
+  return !stop->WaitForNotificationWithTimeout(pause);
+}
+
+absl::Status WithAttempts(const absl::Status& status, const std::string& method,
+                          int attempts) {
+  absl::Status result(status.code(),
+                      absl::StrCat(method, ": ", std::string(status.message()),
+                                   " (gave up after ", attempts, " attempts)"));
+  status.ForEachPayload([&](auto url, const absl::Cord& payload) {
+    result.SetPayload(url, payload);
+  });
+  return result;
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(
+    const ConnectOptions& options) {
+  if (options.address.empty()) {
+    return absl::InvalidArgumentError("The server's address is empty.");
+  }
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(
+      static_cast<int>(options.max_message_bytes));
+  arguments.SetMaxSendMessageSize(static_cast<int>(options.max_message_bytes));
+  // A restarted server is found again within seconds instead of minutes.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
+  auto channel = grpc::CreateCustomChannel(
+      options.address, grpc::InsecureChannelCredentials(), arguments);
+  const auto deadline = std::chrono::system_clock::now() +
+                        absl::ToChronoMilliseconds(options.timeout);
+  if (!channel->WaitForConnected(deadline)) {
+    return absl::UnavailableError(absl::StrCat(
+        "Nothing answers at ", options.address, " within ",
+        absl::FormatDuration(options.timeout), ". Is the server running?"));
+  }
+  return channel;
+}
+
+absl::Status RetryCall(
+    const RetryPolicy& policy, const std::string& method,
+    const std::function<grpc::Status(grpc::ClientContext*, int)>& attempt) {
+  const absl::Time give_up = absl::Now() + policy.give_up_after;
+  absl::Duration backoff = policy.initial_backoff;
+  for (int number = 0;; ++number) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() +
+                         absl::ToChronoMilliseconds(policy.attempt_timeout));
+    const grpc::Status status = attempt(&context, number);
+    if (status.ok()) return absl::OkStatus();
+    const absl::Status result = FromGrpc(status, context);
+    if (!IsRetryable(status)) return result;
+    const absl::Duration pause = WithJitter(backoff);
+    if (absl::Now() + pause > give_up || !Pause(pause, policy.stop)) {
+      return WithAttempts(result, method, number + 1);
+    }
+    backoff = std::min(backoff * 2, policy.max_backoff);
+  }
+}
+
+}  // namespace esper::client

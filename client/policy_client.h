@@ -1,0 +1,119 @@
+#ifndef ESPER_CLIENT_POLICY_CLIENT_H_
+#define ESPER_CLIENT_POLICY_CLIENT_H_
+
+#include <grpcpp/channel.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "client/call.h"
+#include "esper/v1/policy_inference.grpc.pb.h"
+
+// Asks a policy server for actions. Needs no tensor library: rows are plain
+// vectors. D is the observation width, S the width of the categorical input,
+// K the number of heads in storage order.
+namespace esper::client {
+
+struct EpisodeStart {
+  std::string environment_key;  // At most 256 bytes.
+  uint64_t incarnation = 1;     // >= 1.
+  uint64_t seed = 0;            // Of the policy's sampling noise.
+  bool deterministic = false;   // Most probable actions, no noise.
+};
+
+// An episode that is open on the server.
+struct EpisodeHandle {
+  std::string id;  // 16 bytes.
+  uint64_t incarnation = 1;
+};
+
+// What happened after an action, told by the environment.
+struct StepOutcome {
+  float reward = 0;              // Raw, finite.
+  int32_t effective_choice = 0;  // Driver action that took effect.
+  bool forced = false;           // The policy had no choice.
+  // float32 [S], percentage points, and which were measured; empty if none.
+  std::vector<float> contribution_targets;
+  std::vector<uint8_t> contribution_mask;
+};
+
+// What the policy is shown.
+struct PolicyInput {
+  std::vector<float> observation;    // float32 [D], raw.
+  std::vector<int8_t> categorical;   // int8 [S]; empty if the policy has none.
+  std::vector<uint8_t> packed_mask;  // See mask_packing.h; empty = all allowed.
+};
+
+// One step of one episode.
+struct StepRow {
+  EpisodeHandle episode;
+  int64_t step = 0;  // 0 for the first one.
+  std::optional<StepOutcome> previous_outcome;
+  PolicyInput input;
+};
+
+struct ActionRow {
+  std::vector<int64_t> actions;  // [K].
+  std::vector<float> log_probs;  // [K], nats.
+  float value = 0;               // V(s).
+  std::vector<float> entropies;  // [K] in [0, 1]; empty unless asked for.
+  int64_t policy_version = 0;
+};
+
+struct EpisodeClose {
+  EpisodeHandle episode;
+  int64_t steps = 0;  // Steps taken.
+  std::optional<StepOutcome> last_outcome;
+  v1::EndKind end_kind = v1::END_KIND_UNSPECIFIED;
+  // After the last step; required for END_KIND_TRUNCATED, else unused.
+  std::optional<PolicyInput> final_input;
+};
+
+struct ClosedEpisode {
+  float bootstrap_value = 0;  // 0 unless truncated.
+  double episode_return = 0;  // Sum of the rewards that the server saw.
+};
+
+// Every call is all or nothing and is retried as `RetryPolicy` says. Errors are
+// the server's, with their ErrorDetail (client/status.h); INVALID_ARGUMENT for
+// rows of unequal widths, and INTERNAL for a reply that breaks the protocol.
+//
+// Thread safety: any thread may call any method.
+class PolicyClient {
+ public:
+  static absl::StatusOr<std::unique_ptr<PolicyClient>> Connect(
+      const ConnectOptions& connect, const RetryPolicy& retry = {});
+
+  // Over a channel that exists already.
+  explicit PolicyClient(std::shared_ptr<grpc::Channel> channel,
+                        const RetryPolicy& retry = {});
+
+  absl::StatusOr<v1::GetPolicyResponse> GetPolicy();
+
+  // One handle per episode, in order. If the reply of an attempt was lost, the
+  // episodes may be open already: the retry then opens them one incarnation
+  // higher, which closes the first ones; the handles say which it became.
+  absl::StatusOr<std::vector<EpisodeHandle>> OpenEpisodes(
+      std::vector<EpisodeStart> episodes);
+
+  // One action per row, in order. A retry repeats the same steps, and so gets
+  // the same answer whether or not the first attempt arrived.
+  absl::StatusOr<std::vector<ActionRow>> GetAction(
+      const std::vector<StepRow>& rows, bool return_entropies = false);
+
+  absl::StatusOr<std::vector<ClosedEpisode>> CloseEpisodes(
+      const std::vector<EpisodeClose>& episodes);
+
+ private:
+  const RetryPolicy retry_;
+  const std::unique_ptr<v1::PolicyInference::Stub> stub_;
+};
+
+}  // namespace esper::client
+#endif  // ESPER_CLIENT_POLICY_CLIENT_H_

@@ -76,7 +76,6 @@ class ReturnScaler {
   struct Options {
     Averaging averaging = Averaging::ExactThenCapped(100'000);
     double deviation_floor = 1e-2;
-    double clip = 10.0;  // Bound on a scaled reward; <= 0: none.
   };
 
   explicit ReturnScaler(const Options& options);
@@ -87,8 +86,6 @@ class ReturnScaler {
 
   // max(deviation of returns, floor); 1 before two returns were seen.
   double deviation() const;
-  // clamp(reward / deviation, -clip, clip).
-  float Scale(float reward, double deviation) const;
 
   const Moments& moments() const { return moments_; }
   absl::Status Restore(const Moments& moments);
@@ -109,16 +106,18 @@ class RewardNormalizer {
   absl::StatusOr<double> Normalize(double reward);
   absl::StatusOr<double> NormalizeOnly(double reward) const;
 
-  double mean() const { return mean_; }
-  double m2() const { return m2_; }
-  int64_t count() const { return count_; }
+  struct State {
+    double mean = 0;
+    double m2 = 0;  // Sum of squared differences from the mean.
+    int64_t count = 0;
+  };
+  const State& state() const { return state_; }
+  void Restore(const State& state) { state_ = state; }
 
  private:
   double clip_;
   double epsilon_;
-  double mean_ = 0;
-  double m2_ = 0;
-  int64_t count_ = 0;
+  State state_;
 };
 
 // Scale of the value function: V is trained on return / sigma. With fewer than

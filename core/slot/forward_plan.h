@@ -1,0 +1,67 @@
+#ifndef ESPER_CORE_SLOT_FORWARD_PLAN_H_
+#define ESPER_CORE_SLOT_FORWARD_PLAN_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/slot/alpha.h"
+#include "core/slot/gate_network.h"
+#include "core/slot/health_probe.h"
+#include "core/slot/seed_module.h"
+#include "core/slot/stage.h"
+
+namespace esper::slot {
+
+// What to do when a seed trains but can get no gradient because it is frozen.
+enum class SteGuard { kWarn, kThrow, kOff };
+
+// How one forward pass sees a slot, without changing it.
+struct SlotView {
+  // Floating, 0-dim or [B, 1, 1, 1] / [B, 1, 1], in [0, 1]: the blend weight to
+  // use instead of the slot's own. Undefined = the slot's own.
+  at::Tensor alpha_override;
+  // The caller guarantees that the override is 0 for every sample, so that
+  // the seed may be skipped where no gradient is needed.
+  bool override_is_zero = false;
+};
+
+// All that a forward pass needs of a seed, frozen at one moment: alpha, stage,
+// operator and networks that belong together. Immutable; keeps the networks
+// alive while a forward pass uses them.
+struct ForwardPlan {
+  std::string slot_id;
+  std::string seed_id;
+  std::string blueprint_id;
+  SeedStage stage = SeedStage::kUnknown;
+  AlphaAlgorithm algorithm = AlphaAlgorithm::kAdd;
+  // The seed reads a detached input.
+  bool isolated = false;
+  // A detached input that is not contiguous is copied first.
+  bool copy_detached_input = true;
+  double alpha_value = 0;
+  // 0-dim, the slot's device and dtype; undefined unless the stage is active.
+  at::Tensor alpha;
+  std::shared_ptr<SeedModule> seed;
+  std::shared_ptr<const GateNetwork> gate;  // Null unless GATE.
+  std::vector<at::Tensor> parameters;       // Of the seed alone.
+  std::shared_ptr<HealthProbe> probe;
+  SteGuard ste_guard = SteGuard::kWarn;
+  // Identity of the seed; changes with every germination in the slot.
+  uint64_t generation = 0;
+};
+
+// Runs `host` through the slot. `training`: the slot's own mode.
+// host: floating [B, C, H, W] or [B, T, C]; returns the same shape, dtype and
+// device; grad to host, seed parameters and override. Returns `host` itself
+// where the plan has nothing to add. ShapeError for an override or a seed
+// output of another shape; GradientContractError (FROZEN_SEED) under
+// SteGuard::kThrow.
+at::Tensor RunForwardPlan(const ForwardPlan& plan, const at::Tensor& host,
+                          const SlotView& view, bool training);
+
+}  // namespace esper::slot
+#endif  // ESPER_CORE_SLOT_FORWARD_PLAN_H_

@@ -8,15 +8,14 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/host/host.h"
-
-namespace esper::slot {
-class SeedSlot;
-}  // namespace esper::slot
+#include "core/slot/blueprint.h"
+#include "core/slot/forward_plan.h"
+#include "core/slot/seed_slot.h"
 
 namespace esper::host {
 
@@ -36,21 +35,31 @@ struct ParameterCounts {
   int64_t total() const { return host_owned + seeds_owned; }
 };
 
+struct GrowableModelOptions {
+  slot::InitProfile init_profile = slot::InitProfile::kLive;
+  slot::SteGuard ste_guard = slot::SteGuard::kWarn;
+  // Seeds start from this, their slot's id and the number of germinations in
+  // it alone.
+  uint64_t init_seed = 0;
+};
+
 // A host with slots at some of its points: the network that grows.
+//
+// Slots are submodules seed_slots.<id>, the host is the submodule host.
 //
 // Thread safety: in evaluation mode the forward functions may run on many
 // threads at once, also while the lifecycle of a slot moves on (each forward
 // sees every slot as it was when it got there). In training mode one thread.
 class GrowableModel : public torch::nn::Module {
  public:
-  // `slots` are shared by reference; each must be at a point of the host and
-  // have its channel count and topology. They are kept in the host's action
-  // order, and visited in its execution order.
-  // INVALID_ARGUMENT for a slot that the host does not offer, given twice, or
-  // that does not fit its point.
+  // Makes a slot for every id, with channels, topology, device and dtype of the
+  // host. Slots are kept in the host's action order, whatever the order of
+  // `slot_ids`; activations meet them in its execution order.
+  // INVALID_ARGUMENT for a slot that the host does not offer or an id given
+  // twice. No slot at all is a plain host.
   static absl::StatusOr<std::shared_ptr<GrowableModel>> Create(
-      std::shared_ptr<Host> host,
-      std::vector<std::shared_ptr<slot::SeedSlot>> slots);
+      std::shared_ptr<Host> host, const std::vector<std::string>& slot_ids,
+      const GrowableModelOptions& options = {});
 
   ~GrowableModel() override;
 

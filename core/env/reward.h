@@ -29,7 +29,7 @@ struct SeedInfo {
   double interaction_sum = 0;
 };
 
-// Seconds half of a BASIC_PLUS fossilise bonus, paid epoch by epoch.
+// The part of a BASIC_PLUS fossilise bonus that is paid epoch by epoch.
 struct DripState {
   std::string seed_id;
   std::string slot_id;
@@ -141,6 +141,12 @@ struct RewardBreakdown {
 // or `config` is invalid.
 absl::StatusOr<RewardBreakdown> ComputeReward(const RewardConfig& config,
                                               const RewardInputs& inputs);
+
+// Whether a seed that is being fossilised counts as contributing, by the
+// config's `contributing`: at least one accuracy point. An unmeasured
+// contribution counts as none.
+bool CountsAsContributing(const RewardConfig& config, double total_improvement,
+                          const std::optional<double>& contribution);
 
 // Penalties and credits that wait for the next step of their environment.
 struct PendingReward {

@@ -17,6 +17,7 @@
 #include "core/ppo/learner_options.h"
 #include "core/ppo/losses.h"
 #include "core/ppo/normalizer.h"
+#include "core/ppo/open_evaluation.h"
 #include "core/ppo/trajectory.h"
 
 namespace esper::ppo {
@@ -63,21 +64,6 @@ struct OptimStepReport {
   double gradient_norm_before_clip = 0;
   double weights_change_l2 = 0;
   int64_t optimizer_steps = 0;  // Since the learner began.
-};
-
-// An evaluation that is still differentiable. It holds its graph, which dies
-// with it; one use.
-class OpenEvaluation;
-
-// What a client's own loss says of the outputs of one evaluation: dL/d output.
-// Undefined tensors mean zero.
-struct Cotangents {
-  bool trains_policy = false;  // The loss has a policy term.
-  at::Tensor log_probs;        // float32 [B, T, K].
-  at::Tensor entropies;        // float32 [B, T, K].
-  at::Tensor values;           // float32 [B, T].
-  at::Tensor q_values;         // float32 [B, T].
-  at::Tensor contributions;    // float32 [B, T, S].
 };
 
 // Everything a learner is, as named tensors and one JSON text; the caller

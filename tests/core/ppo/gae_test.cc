@@ -118,7 +118,8 @@ TEST(GaeTest, AgreesWithTheReferenceImplementation) {
 
 TEST(GaeTest, CutsAtEveryTruncationWhereTheReferenceWalksThrough) {
   int deviations = 0;
-  for (const auto& test : LoadGolden("gae.json")["cases"]) {
+  const auto golden = LoadGolden("gae.json");
+  for (const auto& test : golden["cases"]) {
     if (test["deviation"].is_null()) {
       RunCase(test, test["expected"], EndHandling::kEveryEnd);
     } else {

@@ -46,7 +46,8 @@ double Largest(const nlohmann::json& steps, const char* key) {
 }
 
 TEST(ObservationNormalizerTest, AgreesWithTheReferenceImplementation) {
-  for (const auto& test : LoadGolden("normalizers.json")["observation"]) {
+  const auto golden = LoadGolden("normalizers.json");
+  for (const auto& test : golden["observation"]) {
     SCOPED_TRACE(test["name"].get<std::string>());
     ObservationNormalizer::Options options;
     options.averaging = test["momentum"].is_null()
@@ -158,7 +159,8 @@ TEST(ObservationNormalizerTest, RestoresWhatItHeldAndRefusesTheRest) {
 }
 
 TEST(RewardNormalizerTest, AgreesWithTheReferenceImplementation) {
-  for (const auto& test : LoadGolden("normalizers.json")["reward"]) {
+  const auto golden = LoadGolden("normalizers.json");
+  for (const auto& test : golden["reward"]) {
     SCOPED_TRACE(test["name"].get<std::string>());
     RewardNormalizer normalizer(test["clip"], test["epsilon"]);
     for (const auto& step : test["steps"]) {
@@ -186,7 +188,8 @@ TEST(RewardNormalizerTest, AgreesWithTheReferenceImplementation) {
 }
 
 TEST(ValueNormalizerTest, AgreesWithTheReferenceImplementation) {
-  for (const auto& test : LoadGolden("normalizers.json")["value"]) {
+  const auto golden = LoadGolden("normalizers.json");
+  for (const auto& test : golden["value"]) {
     SCOPED_TRACE(test["name"].get<std::string>());
     ValueNormalizer::Options options;
     options.min_samples = test["min_samples"];

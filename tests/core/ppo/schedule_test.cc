@@ -53,8 +53,8 @@ void ExpectFit(const Fit& fit, const nlohmann::json& expected) {
 }
 
 TEST(DiagnosticsTest, AgreesWithTheReferenceImplementation) {
-  for (const auto& test :
-       LoadGolden("ppo_schedules.json")["value_diagnostics"]) {
+  const auto golden = LoadGolden("ppo_schedules.json");
+  for (const auto& test : golden["value_diagnostics"]) {
     const auto values = Numbers<float>(test["values"]);
     const auto returns = Numbers<float>(test["returns"]);
     const auto td_errors = Numbers<float>(test["td_errors"]);

@@ -37,16 +37,19 @@ double StageProgress(const RewardConfig& config, int64_t epochs) {
 
 double SeedPotential(const RewardConfig& config, int64_t stage,
                      int64_t epochs) {
+  if (stage <= policy::kStageDormant) return 0;
   return StagePotential(stage) + StageProgress(config, epochs);
 }
 
 double PotentialShaping(const RewardConfig& config, const SeedInfo& seed) {
-  const double now = SeedPotential(config, seed.stage, seed.epochs_in_stage);
+  const auto potential = [&config](int64_t stage, int64_t epochs) {
+    return StagePotential(stage) + StageProgress(config, epochs);
+  };
+  const double now = potential(seed.stage, seed.epochs_in_stage);
   const double before =
       seed.epochs_in_stage > 0
-          ? SeedPotential(config, seed.stage, seed.epochs_in_stage - 1)
-          : SeedPotential(config, seed.previous_stage,
-                          seed.previous_epochs_in_stage);
+          ? potential(seed.stage, seed.epochs_in_stage - 1)
+          : potential(seed.previous_stage, seed.previous_epochs_in_stage);
   return config.pbrs_weight * (config.gamma * now - before);
 }
 

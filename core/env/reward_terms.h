@@ -15,7 +15,7 @@ double StagePotential(int64_t stage);
 // Potential of `epochs` epochs inside a stage, capped.
 double StageProgress(const RewardConfig& config, int64_t epochs);
 
-// Phi plus progress of a live seed.
+// Phi plus progress; 0 before germination (UNKNOWN, DORMANT).
 double SeedPotential(const RewardConfig& config, int64_t stage, int64_t epochs);
 
 // Potential-based shaping of this step: gamma times the potential now, minus

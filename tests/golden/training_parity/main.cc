@@ -1,0 +1,27 @@
+// Checks the reference vectors of a directory:
+//   bazel run //tests/golden/training_parity -- --golden_dir=DIR
+// Prints failures and skips, then "N passed, N failed, N skipped"; exits
+// non-zero on any failure.
+#include <iostream>
+#include <string>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "tests/golden/training_parity/cases.h"
+
+ABSL_FLAG(std::string, golden_dir, "tests/golden/training",
+          "Directory of reference vectors (absolute, or in the workspace).");
+
+int main(int argc, char** argv) {
+  absl::ParseCommandLine(argc, argv);
+  esper::testing::GoldenReport report;
+  esper::testing::CheckDirectory(absl::GetFlag(FLAGS_golden_dir), &report);
+  for (const std::string& skip : report.skips()) {
+    std::cout << "SKIPPED " << skip << "\n";
+  }
+  for (const std::string& failure : report.failures()) {
+    std::cout << "FAILED " << failure << "\n";
+  }
+  std::cout << report.Summary() << std::endl;
+  return report.failures().empty() ? 0 : 1;
+}

@@ -10,11 +10,12 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/host/host.h"
 
 namespace esper::host {
+
+class LinearLayer;
 
 struct CnnHostOptions {
   int64_t in_channels = 3;     // Of the images: 3 colour, 1 grey.
@@ -60,7 +61,6 @@ class CnnHost : public Host {
 
  private:
   class ConvBlock;
-  class Classifier;
 
   CnnHost(const CnnHostOptions& options, uint64_t seed);
 
@@ -71,7 +71,7 @@ class CnnHost : public Host {
 
   const CnnHostOptions options_;
   std::vector<std::shared_ptr<ConvBlock>> blocks_;
-  std::shared_ptr<Classifier> classifier_;
+  std::shared_ptr<LinearLayer> classifier_;
 
   // The network as one list of operations. Each point lies behind one of them,
   // so the work between two positions is a range of the list.

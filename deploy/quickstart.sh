@@ -4,12 +4,14 @@
 # this machine, trains for a few minutes on real handwritten digits, and writes
 # a report.
 #
-#   deploy/quickstart.sh [--minutes N] [--resume] [--run_dir DIR] [--skip_setup]
+#   deploy/quickstart.sh [--minutes N] [--resume] [--run_dir DIR]
 #
 #   --minutes N    how long to train (default 3); set-up and build not counted
 #   --resume       continue the newest run (or --run_dir) from its checkpoint
 #   --run_dir DIR  where results go (default runs/<time>)
-#   --skip_setup   do not install packages or build; use what is built
+#   --prebuilt DIR use the binaries below DIR; installs and builds nothing
+#   --data FILE    the digits (default data/digits.csv.gz, fetched if missing)
+#   -- FLAGS       further flags for the coordinator, see esper_trainer --help
 #
 # Ctrl-C stops every process that it started, after saving a checkpoint.
 set -euo pipefail
@@ -18,7 +20,9 @@ cd "$(dirname "$0")/.."
 minutes=3
 resume=false
 run_dir=""
-setup=true
+bin=""
+data=""
+trainer_flags=()
 usage() { sed -n '2,/^set -/{s/^# \{0,1\}//;/^set -/!p}' "$0"; }
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -27,7 +31,9 @@ while [ $# -gt 0 ]; do
     --run_dir) run_dir="${2:?--run_dir needs a folder}"; shift 2 ;;
     --run_dir=*) run_dir="${1#*=}"; shift ;;
     --resume) resume=true; shift ;;
-    --skip_setup) setup=false; shift ;;
+    --prebuilt) bin="${2:?--prebuilt needs a folder}"; shift 2 ;;
+    --data) data="${2:?--data needs a file}"; shift 2 ;;
+    --) shift; trainer_flags=("$@"); break ;;
     -h | --help) usage; exit 0 ;;
     *) echo "quickstart: unknown argument $1" >&2; usage >&2; exit 2 ;;
   esac
@@ -37,7 +43,8 @@ done
   exit 2
 }
 
-if $setup; then
+if [ -z "$bin" ]; then
+  bin=bazel-bin
   deploy/bootstrap.sh
   echo "quickstart: building (the first build takes several minutes)"
   bazel build \
@@ -45,7 +52,10 @@ if $setup; then
     //server:esper_server //client:esper_env //client:esper_trainer \
     //client:esperctl
 fi
-python3 deploy/fetch_digits.py data/digits.csv.gz
+if [ -z "$data" ]; then
+  data=data/digits.csv.gz
+  python3 deploy/fetch_digits.py "$data"
+fi
 
 if $resume && [ -z "$run_dir" ]; then
   run_dir=$(ls -1d runs/*/ 2>/dev/null | sort | tail -n 1)
@@ -100,7 +110,7 @@ wait_for_port() {
 rm -f "$run_dir"/*.port
 restore=()
 $resume && restore=(--restore=latest)
-start server bazel-bin/server/esper_server --address=127.0.0.1:0 \
+start server "$bin"/server/esper_server --address=127.0.0.1:0 \
   --port_file="$run_dir/server.port" --checkpoint_dir="$run_dir/checkpoints" \
   --reflection "${restore[@]}"
 server=$!
@@ -110,10 +120,10 @@ server_port=$(wait_for_port "$run_dir/server.port" "$server" \
 
 resume_flag=()
 $resume && resume_flag=(--resume)
-setsid setpriv --pdeathsig TERM bazel-bin/client/esper_trainer \
+setsid setpriv --pdeathsig TERM "$bin"/client/esper_trainer \
   --policy_address="127.0.0.1:$server_port" --address=127.0.0.1:0 \
   --port_file="$run_dir/trainer.port" --run_dir="$run_dir" \
-  --minutes="$minutes" "${resume_flag[@]}" \
+  --minutes="$minutes" "${resume_flag[@]}" "${trainer_flags[@]}" \
   2> >(tee -a "$run_dir/logs/trainer.log" >&2) &
 trainer=$!
 pids=("$trainer" "$server")
@@ -122,9 +132,9 @@ trainer_port=$(wait_for_port "$run_dir/trainer.port" "$trainer" \
 
 envs=()
 for i in 1 2; do
-  start "env$i" bazel-bin/client/esper_env \
+  start "env$i" "$bin"/client/esper_env \
     --coordinator="127.0.0.1:$trainer_port" --environments=4 \
-    --data=data/digits.csv.gz --worker_name="quickstart-$i"
+    --data="$data" --worker_name="quickstart-$i"
   envs+=("$!")
 done
 pids=("$trainer" "${envs[@]}" "$server")

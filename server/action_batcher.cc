@@ -1,0 +1,126 @@
+#include "server/action_batcher.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/error.h"
+
+namespace esper::server {
+namespace {
+
+absl::Status Refusal(const std::string& reason, const std::string& message,
+                     const std::string& hint) {
+  ErrorDetail detail;
+  detail.reason = reason;
+  detail.hint = hint;
+  return MakeStatus(CodeOfReason(reason), detail, message);
+}
+
+}  // namespace
+
+ActionBatcher::ActionBatcher(const Options& options, RunBatch run_batch)
+    : options_(options), run_batch_(std::move(run_batch)) {
+  for (int i = 0; i < options_.workers; ++i) {
+    workers_.emplace_back([this] { Work(); });
+  }
+}
+
+ActionBatcher::~ActionBatcher() {
+  Drain();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void ActionBatcher::Enqueue(std::unique_ptr<QueuedCall> call) {
+  absl::Status refused;
+  {
+    absl::MutexLock lock(&mu_);
+    if (draining_) {
+      refused = Refusal("DRAINING", "The server is shutting down.",
+                        "Retry on another server.");
+    } else if (queue_.size() + aside_.size() >= options_.max_queued_calls) {
+      refused = Refusal("QUEUE_FULL",
+                        absl::StrCat("All ", options_.max_queued_calls,
+                                     " places of the queue are taken."),
+                        "Retry after a short, growing delay.");
+    } else {
+      queue_.push_back(std::move(call));
+      return;
+    }
+  }
+  call->Finish(refused);
+}
+
+void ActionBatcher::Drain() {
+  absl::MutexLock lock(&mu_);
+  draining_ = true;
+  mu_.Await(absl::Condition(this, &ActionBatcher::Idle));
+}
+
+int64_t ActionBatcher::queued() const {
+  absl::MutexLock lock(&mu_);
+  return static_cast<int64_t>(queue_.size() + aside_.size());
+}
+
+void ActionBatcher::Work() {
+  while (true) {
+    int64_t generation = 0;
+    Calls calls = NextBatch(&generation);
+    if (calls.empty()) return;
+    // Nobody waits for the abandoned ones: they end here, outside the lock.
+    Calls wanted;
+    for (auto& call : calls) {
+      const absl::Status abandoned = call->Abandoned();
+      if (abandoned.ok()) {
+        wanted.push_back(std::move(call));
+      } else {
+        call->Finish(abandoned);
+      }
+    }
+    const size_t count = wanted.size();
+    Calls deferred;
+    if (count > 0) deferred = run_batch_(std::move(wanted));
+    const bool ran_some = deferred.size() < count;
+    EndBatch(std::move(deferred), ran_some, generation);
+  }
+}
+
+ActionBatcher::Calls ActionBatcher::NextBatch(int64_t* generation) {
+  absl::MutexLock lock(&mu_);
+  mu_.Await(absl::Condition(this, &ActionBatcher::HasWork));
+  Calls calls;
+  int rows = 0;
+  while (!queue_.empty()) {
+    const int more = queue_.front()->rows();
+    if (!calls.empty() && rows + more > options_.max_batch_rows) break;
+    rows += more;
+    calls.push_back(std::move(queue_.front()));
+    queue_.pop_front();
+  }
+  *generation = ended_;
+  if (!calls.empty()) ++running_;
+  return calls;
+}
+
+void ActionBatcher::EndBatch(Calls deferred, bool ran_some,
+                             int64_t generation) {
+  absl::MutexLock lock(&mu_);
+  --running_;
+  const bool others_ended = ended_ != generation;
+  if (ran_some) {
+    ++ended_;
+    PutInFront(std::exchange(aside_, {}));
+  }
+  if (ran_some || others_ended) {
+    PutInFront(std::move(deferred));
+  } else {
+    for (auto& call : deferred) aside_.push_back(std::move(call));
+  }
+}
+
+void ActionBatcher::PutInFront(Calls calls) {
+  for (auto it = calls.rbegin(); it != calls.rend(); ++it) {
+    queue_.push_front(std::move(*it));
+  }
+}
+
+}  // namespace esper::server

@@ -1,0 +1,60 @@
+#ifndef ESPER_SERVER_ADMIN_SERVICE_H_
+#define ESPER_SERVER_ADMIN_SERVICE_H_
+
+#include <atomic>
+#include <functional>
+#include <string>
+
+#include "esper/v1/policy_admin.grpc.pb.h"
+#include "server/checkpoint_store.h"
+#include "server/clock.h"
+#include "server/learner_thread.h"
+#include "server/server_counters.h"
+
+namespace esper::server {
+
+// esper.v1.PolicyAdmin. Checkpoints are made and restored on the learner's
+// thread, so they lie between two pieces of training work.
+//
+// Thread safety: as gRPC needs it.
+class AdminService final : public v1::PolicyAdmin::CallbackService {
+ public:
+  // What the rest of the server tells `GetStatus`; called from any thread.
+  struct Gauges {
+    std::function<bool()> draining;
+    std::function<int64_t()> open_episodes;
+    std::function<int64_t()> queued_calls;
+  };
+
+  // All references must outlive this.
+  AdminService(LearnerThread& learner, CheckpointStore& checkpoints,
+               ServerCounters& counters, Gauges gauges, std::string device,
+               Clock clock);
+
+  grpc::ServerUnaryReactor* SaveCheckpoint(
+      grpc::CallbackServerContext* context,
+      const v1::SaveCheckpointRequest* request,
+      v1::SaveCheckpointResponse* response) override;
+  grpc::ServerUnaryReactor* RestoreCheckpoint(
+      grpc::CallbackServerContext* context,
+      const v1::RestoreCheckpointRequest* request,
+      v1::RestoreCheckpointResponse* response) override;
+  grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context,
+                                      const v1::GetStatusRequest* request,
+                                      v1::GetStatusResponse* response) override;
+
+ private:
+  grpc::ServerUnaryReactor* AnswerAfter(grpc::CallbackServerContext* context,
+                                        LearnerThread::Work work);
+
+  LearnerThread& learner_;
+  CheckpointStore& checkpoints_;
+  ServerCounters& counters_;
+  const Gauges gauges_;
+  const std::string device_;
+  const Clock clock_;
+  const absl::Time started_;
+};
+
+}  // namespace esper::server
+#endif  // ESPER_SERVER_ADMIN_SERVICE_H_

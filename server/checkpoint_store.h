@@ -1,0 +1,66 @@
+#ifndef ESPER_SERVER_CHECKPOINT_STORE_H_
+#define ESPER_SERVER_CHECKPOINT_STORE_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace esper::server {
+
+// What a checkpoint is, apart from its files.
+struct CheckpointInfo {
+  std::string name;
+  int64_t policy_version = 0;
+  int64_t optimizer_steps = 0;
+  std::string spec_digest;
+  int64_t lease_token = 0;     // Highest learner token given when it was made.
+  int64_t saved_at_nanos = 0;  // Unix time.
+  int64_t size_bytes = 0;      // Of all files.
+};
+
+struct Checkpoint {
+  CheckpointInfo info;
+  std::map<std::string, std::string> files;  // File name to content.
+};
+
+// A folder of checkpoints. Each is a folder of its own with a `manifest.json`
+// that gives the size and SHA-256 of every file in it. A checkpoint is written
+// aside, flushed to the disk and then renamed, so that whatever happens there
+// is a whole one or none; names from the wire never reach the file system
+// unchecked.
+//
+// Thread safety: calls may come from any thread, but not two `Save` at a time.
+class CheckpointStore {
+ public:
+  // `root` is created when the first checkpoint is saved. Empty: every call is
+  // refused with FAILED_PRECONDITION.
+  explicit CheckpointStore(std::string root);
+
+  // Writes a checkpoint; one of the same name is replaced. Fills in
+  // `saved_at_nanos` and `size_bytes` and returns the info.
+  // INVALID_ARGUMENT (MALFORMED_REQUEST) for a name that is not 1 to 64
+  // letters, digits, '.', '_' and '-', or starts with a dot; INTERNAL with the
+  // system's words if the files cannot be written.
+  absl::StatusOr<CheckpointInfo> Save(Checkpoint checkpoint);
+
+  // Reads and verifies a checkpoint; the empty name or "latest" is the newest.
+  // NOT_FOUND (UNKNOWN_CHECKPOINT); DATA_LOSS (CORRUPT_CHECKPOINT) naming the
+  // file that is missing, truncated or changed.
+  absl::StatusOr<Checkpoint> Load(const std::string& name) const;
+
+  // What is there, oldest first. Folders without a readable manifest are left
+  // out.
+  std::vector<CheckpointInfo> List() const;
+
+ private:
+  absl::Status CheckConfigured() const;
+
+  const std::string root_;
+};
+
+}  // namespace esper::server
+#endif  // ESPER_SERVER_CHECKPOINT_STORE_H_

@@ -1,0 +1,98 @@
+#ifndef ESPER_SERVER_EPISODE_TYPES_H_
+#define ESPER_SERVER_EPISODE_TYPES_H_
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+
+// The values that travel between the inference service and the episode table.
+namespace esper::server {
+
+// Wishes for a new episode.
+struct EpisodeStart {
+  std::string environment_key;
+  uint64_t incarnation = 0;
+  uint64_t seed = 0;
+  bool deterministic = false;
+};
+
+// What an environment tells of the step before.
+struct Outcome {
+  float reward = 0;  // Raw, finite.
+  int64_t effective_choice = 0;
+};
+
+// One row of a GetAction call.
+struct StepClaim {
+  std::string episode_id;
+  uint64_t incarnation = 0;
+  int64_t step = 0;
+  std::optional<Outcome> previous;
+};
+
+// One row of a CloseEpisodes call.
+struct CloseClaim {
+  std::string episode_id;
+  uint64_t incarnation = 0;
+  int64_t steps = 0;
+  std::optional<Outcome> last;
+  bool truncated = false;
+  bool aborted = false;
+};
+
+// What the policy answered at one step; K heads in storage order.
+struct StepAnswer {
+  int64_t version = 0;           // Of the policy.
+  std::vector<int64_t> actions;  // [K].
+  std::vector<float> log_probs;  // [K], nats.
+  std::vector<float> entropies;  // [K], normalised.
+  float value = 0;
+};
+
+// One open episode. Owned by the table, which guards every field.
+struct Episode {
+  std::string id;
+  EpisodeStart start;
+  int64_t state_row = -1;
+  int64_t next_step = 0;
+  StepAnswer last_answer;  // Of step next_step - 1.
+  double episode_return = 0;
+  absl::Time expiry;
+  bool claimed = false;
+  bool ended = false;  // Out of the table; its row waits for the claim to end.
+  std::list<std::shared_ptr<Episode>>::iterator lease_position;
+};
+
+// A claim on one step.
+struct StepTicket {
+  std::shared_ptr<Episode> episode;
+  std::optional<Outcome> previous;
+  // The last step again: `answer` is the stored one and nothing is computed.
+  bool repeated = false;
+  StepAnswer answer;
+
+  // Copies of what never changes while the claim lasts.
+  int64_t state_row = -1;
+  uint64_t seed = 0;
+  int64_t step = 0;
+  bool deterministic = false;
+};
+
+// A claim on ending one episode.
+struct CloseTicket {
+  std::shared_ptr<Episode> episode;  // Null if it was closed before.
+  std::optional<Outcome> last;
+  bool truncated = false;  // Needs the value of the final observation.
+  int64_t state_row = -1;
+  // The answer; `episode_return` includes the last outcome.
+  float bootstrap = 0;
+  double episode_return = 0;
+};
+
+}  // namespace esper::server
+#endif  // ESPER_SERVER_EPISODE_TYPES_H_

@@ -1,0 +1,65 @@
+#include "server/learner_checkpoint.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/error.h"
+#include "core/policy/policy_io.h"
+#include "core/tensor/safetensors.h"
+
+namespace esper::server {
+namespace {
+
+constexpr char kLearnerFile[] = "learner.safetensors";
+constexpr char kPolicyFile[] = "policy.safetensors";
+constexpr char kStateKey[] = "learner_state";  // Metadata of the former.
+
+absl::Status Corrupt(const std::string& why) {
+  ErrorDetail detail;
+  detail.reason = "CORRUPT_CHECKPOINT";
+  detail.field = kLearnerFile;
+  detail.hint = "Restore another checkpoint.";
+  return MakeStatus(
+      absl::StatusCode::kDataLoss, detail,
+      absl::StrCat("Checkpoint file ", kLearnerFile, " ", why, "."));
+}
+
+}  // namespace
+
+absl::StatusOr<Checkpoint> ToCheckpoint(const ppo::Learner& learner,
+                                        const std::string& name) {
+  ppo::LearnerState state = learner.Save();
+  auto learner_file =
+      tensor::SerializeSafetensors(state.tensors, {{kStateKey, state.json}});
+  if (!learner_file.ok()) return learner_file.status();
+  const auto published = learner.published();
+  auto metadata = policy::PolicyMetadata(learner.spec());
+  metadata["policy_version"] = absl::StrCat(published->version);
+  auto policy_file =
+      tensor::SerializeSafetensors(published->weights, metadata);
+  if (!policy_file.ok()) return policy_file.status();
+
+  Checkpoint checkpoint;
+  CheckpointInfo& info = checkpoint.info;
+  info.policy_version = learner.policy_version();
+  info.optimizer_steps = learner.optimizer_steps();
+  info.spec_digest = learner.spec().Digest();
+  info.name = !name.empty() ? name
+                            : absl::StrCat("v", info.policy_version, "-s",
+                                           info.optimizer_steps);
+  checkpoint.files[kLearnerFile] = *std::move(learner_file);
+  checkpoint.files[kPolicyFile] = *std::move(policy_file);
+  return checkpoint;
+}
+
+absl::StatusOr<ppo::LearnerState> FromCheckpoint(const Checkpoint& checkpoint) {
+  const auto file = checkpoint.files.find(kLearnerFile);
+  if (file == checkpoint.files.end()) return Corrupt("is missing");
+  auto parsed = tensor::ParseSafetensors(file->second, kLearnerFile);
+  if (!parsed.ok()) return parsed.status();
+  const std::string* json = parsed->FindMetadata(kStateKey);
+  if (json == nullptr) return Corrupt("has no learner state");
+  return ppo::LearnerState{std::move(parsed->tensors), *json};
+}
+
+}  // namespace esper::server

@@ -1,0 +1,248 @@
+#include "server/training_messages.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "ATen/ops/tensor.h"
+#include "absl/strings/str_cat.h"
+#include "core/error.h"
+#include "proto/codec/tensor_codec.h"
+
+namespace esper::server {
+namespace {
+
+// What a coefficient may be.
+enum class Range { kPositive, kNonNegative, kUnit };
+
+absl::Status OutOfRange(const std::string& field, double value,
+                        const std::string& range) {
+  ErrorDetail detail;
+  detail.reason = "MALFORMED_REQUEST";
+  detail.field = field;
+  detail.hint = "Leave it unset for the server's default.";
+  return MakeStatus(
+      absl::StatusCode::kInvalidArgument, detail,
+      absl::StrCat(field, " must be ", range, ", got ", value, "."));
+}
+
+absl::Status CheckRange(const std::string& field, double value, Range range) {
+  switch (range) {
+    case Range::kPositive:
+      if (std::isfinite(value) && value > 0) return absl::OkStatus();
+      return OutOfRange(field, value, "finite and above 0");
+    case Range::kNonNegative:
+      if (std::isfinite(value) && value >= 0) return absl::OkStatus();
+      return OutOfRange(field, value, "finite and not negative");
+    case Range::kUnit:
+      if (value > 0 && value <= 1) return absl::OkStatus();
+      return OutOfRange(field, value, "above 0 and at most 1");
+  }
+  return absl::InternalError("range");
+}
+
+void EncodeDoubles(const std::vector<double>& values, v1::Tensor* message) {
+  codec::EncodeTensor(at::tensor(values, at::kDouble), message);
+}
+
+absl::Status DecodeDoubles(const v1::Tensor& message, const std::string& field,
+                           int64_t size, std::vector<double>* values) {
+  codec::TensorSpec spec{field, {size}, {v1::DATA_TYPE_FLOAT64}};
+  auto tensor = codec::DecodeTensor(message, spec);
+  if (!tensor.ok()) return tensor.status();
+  if (absl::Status finite = codec::CheckFinite(*tensor, field); !finite.ok()) {
+    return finite;
+  }
+  const double* data = tensor->const_data_ptr<double>();
+  values->assign(data, data + size);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ppo::BatchTotals> DecodeTotals(const v1::BatchTotals& message,
+                                              int64_t heads) {
+  ppo::BatchTotals totals;
+  for (absl::Status status :
+       {DecodeDoubles(message.head_steps(), "totals.head_steps", heads,
+                      &totals.head_steps),
+        DecodeDoubles(message.available_steps(), "totals.available_steps",
+                      heads, &totals.available_steps),
+        DecodeDoubles(message.mean_entropies(), "totals.mean_entropies", heads,
+                      &totals.mean_entropies)}) {
+    if (!status.ok()) return status;
+  }
+  struct Field {
+    const char* name;
+    double value;
+    double* out;
+  };
+  for (const Field& field : {
+           Field{"totals.valid_steps", message.valid_steps(),
+                 &totals.valid_steps},
+           Field{"totals.unforced_steps", message.unforced_steps(),
+                 &totals.unforced_steps},
+           Field{"totals.value_weight", message.value_weight(),
+                 &totals.value_weight},
+           Field{"totals.contribution_entries", message.contribution_entries(),
+                 &totals.contribution_entries},
+           Field{"totals.advantage_count", message.advantage_count(),
+                 &totals.advantage_count},
+           Field{"totals.advantage_std", message.advantage_std(),
+                 &totals.advantage_std},
+       }) {
+    absl::Status status =
+        CheckRange(field.name, field.value, Range::kNonNegative);
+    if (!status.ok()) return status;
+    *field.out = field.value;
+  }
+  if (!std::isfinite(message.advantage_mean())) {
+    return OutOfRange("totals.advantage_mean", message.advantage_mean(),
+                      "finite");
+  }
+  totals.advantage_mean = message.advantage_mean();
+  return totals;
+}
+
+void EncodeTotals(const ppo::BatchTotals& totals, v1::BatchTotals* message) {
+  EncodeDoubles(totals.head_steps, message->mutable_head_steps());
+  EncodeDoubles(totals.available_steps, message->mutable_available_steps());
+  EncodeDoubles(totals.mean_entropies, message->mutable_mean_entropies());
+  message->set_valid_steps(totals.valid_steps);
+  message->set_unforced_steps(totals.unforced_steps);
+  message->set_value_weight(totals.value_weight);
+  message->set_contribution_entries(totals.contribution_entries);
+  message->set_advantage_count(totals.advantage_count);
+  message->set_advantage_mean(totals.advantage_mean);
+  message->set_advantage_std(totals.advantage_std);
+}
+
+}  // namespace
+
+absl::StatusOr<ppo::PpoOptions> DecodePpoOptions(
+    const v1::ForwardBackwardRequest& request, int64_t heads) {
+  if (!request.has_ppo()) {
+    ErrorDetail detail;
+    detail.reason = "MALFORMED_REQUEST";
+    detail.field = "loss";
+    detail.hint =
+        "Set the field ppo, or use EvaluateActions with a loss of "
+        "your own.";
+    return MakeStatus(absl::StatusCode::kInvalidArgument, detail,
+                      "The request names no loss.");
+  }
+  const v1::PpoLoss& loss = request.ppo();
+  ppo::PpoOptions options;
+  absl::Status status;
+  auto read = [&status](const char* name, bool present, double value,
+                        Range range, auto apply) {
+    if (!present || !status.ok()) return;
+    status = CheckRange(absl::StrCat("ppo.", name), value, range);
+    if (status.ok()) apply(value);
+  };
+  read("clip_ratio", loss.has_clip_ratio(), loss.clip_ratio(), Range::kPositive,
+       [&](double v) { options.clip_ratio = v; });
+  read("gamma", loss.has_gamma(), loss.gamma(), Range::kUnit,
+       [&](double v) { options.gamma = v; });
+  read("gae_lambda", loss.has_gae_lambda(), loss.gae_lambda(), Range::kUnit,
+       [&](double v) { options.gae_lambda = v; });
+  read("target_kl", loss.has_target_kl(), loss.target_kl(), Range::kPositive,
+       [&](double v) { options.target_kl = v; });
+  read("value_coef", loss.has_value_coef(), loss.value_coef(),
+       Range::kNonNegative, [&](double v) { options.value.target = v; });
+  read("entropy_coef", loss.has_entropy_coef(), loss.entropy_coef(),
+       Range::kNonNegative, [&](double v) {
+         options.entropy.fixed = v;
+         options.entropy.minimum = std::min(options.entropy.minimum, v);
+       });
+  read("contribution_coef", loss.has_contribution_coef(),
+       loss.contribution_coef(), Range::kNonNegative,
+       [&](double v) { options.contribution.coefficient = v; });
+  if (!status.ok()) return status;
+  options.update_statistics = request.first_pass();
+  options.totals_only = request.totals_only();
+  if (request.has_totals()) {
+    auto totals = DecodeTotals(request.totals(), heads);
+    if (!totals.ok()) return totals.status();
+    options.totals = *std::move(totals);
+  }
+  return options;
+}
+
+void EncodeReport(const ppo::ForwardBackwardReport& report,
+                  const ppo::PpoOptions& options,
+                  v1::ForwardBackwardResponse* response) {
+  response->mutable_metrics()->insert(report.metrics.begin(),
+                                      report.metrics.end());
+  response->set_transitions(report.transitions);
+  if (report.ratio_check_max) {
+    response->set_ratio_check_max(*report.ratio_check_max);
+  }
+  if (report.ratio_check_mean) {
+    response->set_ratio_check_mean(*report.ratio_check_mean);
+  }
+  response->set_approx_kl(report.approx_kl);
+  response->set_kl_stop(report.kl_stop);
+  response->set_nonfinite_term(report.nonfinite_term);
+  EncodeTotals(report.totals, response->mutable_totals());
+  v1::PpoLoss* effective = response->mutable_effective();
+  effective->set_clip_ratio(report.effective.clip_ratio);
+  effective->set_value_coef(report.effective.value_coef);
+  effective->set_entropy_coef(report.effective.entropy_coef);
+  effective->set_contribution_coef(report.effective.contribution_coef);
+  effective->set_gamma(options.gamma);
+  effective->set_gae_lambda(options.gae_lambda);
+  if (options.target_kl) effective->set_target_kl(*options.target_kl);
+}
+
+absl::StatusOr<ppo::OptimStepOptions> DecodeOptimStep(
+    const v1::OptimStepRequest& request) {
+  ppo::OptimStepOptions options;
+  if (request.has_max_grad_norm()) {
+    absl::Status status =
+        CheckRange("max_grad_norm", request.max_grad_norm(), Range::kPositive);
+    if (!status.ok()) return status;
+    options.max_grad_norm = request.max_grad_norm();
+  }
+  if (request.has_learning_rate()) {
+    absl::Status status =
+        CheckRange("learning_rate", request.learning_rate(), Range::kPositive);
+    if (!status.ok()) return status;
+    options.learning_rate = request.learning_rate();
+  }
+  return options;
+}
+
+absl::StatusOr<ppo::Cotangents> DecodeCotangents(
+    const v1::Cotangents& message) {
+  ppo::Cotangents cotangents;
+  cotangents.trains_policy = message.trains_policy();
+  struct Field {
+    const char* name;
+    const v1::Tensor& message;
+    int64_t axes;
+    at::Tensor* out;
+  };
+  for (const Field& field : {
+           Field{"cotangents.log_probs", message.log_probs(), 3,
+                 &cotangents.log_probs},
+           Field{"cotangents.entropies", message.entropies(), 3,
+                 &cotangents.entropies},
+           Field{"cotangents.values", message.values(), 2, &cotangents.values},
+           Field{"cotangents.q_values", message.q_values(), 2,
+                 &cotangents.q_values},
+           Field{"cotangents.contributions", message.contributions(), 3,
+                 &cotangents.contributions},
+       }) {
+    if (codec::IsAbsent(field.message)) continue;
+    codec::TensorSpec spec;
+    spec.field = field.name;
+    spec.shape.assign(field.axes, -1);
+    spec.dtypes = {v1::DATA_TYPE_FLOAT32};
+    auto tensor = codec::DecodeTensor(field.message, spec);
+    if (!tensor.ok()) return tensor.status();
+    *field.out = *std::move(tensor);
+  }
+  return cotangents;
+}
+
+}  // namespace esper::server

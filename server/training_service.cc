@@ -1,0 +1,203 @@
+#include "server/training_service.h"
+
+#include <chrono>
+#include <utility>
+
+#include "core/error.h"
+#include "proto/codec/trajectory_codec.h"
+#include "server/grpc_status.h"
+#include "server/training_messages.h"
+#include "spdlog/spdlog.h"
+
+namespace esper::server {
+namespace {
+
+void SetDuration(absl::Duration duration, google::protobuf::Duration* message) {
+  message->set_seconds(
+      absl::IDivDuration(duration, absl::Seconds(1), &duration));
+  message->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
+}
+
+// Training calls may run for long; without a deadline a caller that is gone
+// would keep its work in the queue for ever.
+absl::Status CheckDeadline(const grpc::CallbackServerContext& context) {
+  if (context.deadline() != std::chrono::system_clock::time_point::max()) {
+    return absl::OkStatus();
+  }
+  ErrorDetail detail;
+  detail.reason = "MALFORMED_REQUEST";
+  detail.field = "deadline";
+  detail.hint = "Set a deadline on the call.";
+  return MakeStatus(absl::StatusCode::kInvalidArgument, detail,
+                    "Unary calls of PolicyTraining must have a deadline.");
+}
+
+// A cancelled or expired call never does work.
+absl::Status CheckAlive(const grpc::CallbackServerContext& context) {
+  if (!context.IsCancelled()) return absl::OkStatus();
+  return absl::CancelledError("The call was cancelled before it was run.");
+}
+
+}  // namespace
+
+TrainingService::TrainingService(LearnerThread& learner,
+                                 ServerCounters& counters,
+                                 const EvaluateStreamOptions& stream_options)
+    : learner_(learner),
+      counters_(counters),
+      masks_(learner.policies().spec()),
+      streams_(learner, counters, stream_options) {}
+
+grpc::ServerUnaryReactor* TrainingService::Answer(
+    grpc::CallbackServerContext* context, const absl::Status& status) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  FinishCall(reactor, context, &counters_, status);
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* TrainingService::AnswerAfterWrite(
+    grpc::CallbackServerContext* context, const v1::LearnerWrite& write,
+    google::protobuf::MessageLite* response, LearnerThread::Work work) {
+  if (absl::Status status = CheckDeadline(*context); !status.ok()) {
+    return Answer(context, status);
+  }
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  learner_.Write(
+      write, response,
+      [context, work = std::move(work)](ppo::Learner& learner) {
+        absl::Status alive = CheckAlive(*context);
+        return alive.ok() ? work(learner) : alive;
+      },
+      [this, reactor, context](const absl::Status& status) {
+        FinishCall(reactor, context, &counters_, status);
+      });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* TrainingService::AcquireLearner(
+    grpc::CallbackServerContext* context,
+    const v1::AcquireLearnerRequest* request,
+    v1::AcquireLearnerResponse* response) {
+  absl::Status status = CheckDeadline(*context);
+  if (!status.ok()) return Answer(context, status);
+  auto grant = learner_.lease().Acquire(request->holder());
+  if (!grant.ok()) return Answer(context, grant.status());
+  spdlog::info("learner lease {} taken by {}", grant->token, request->holder());
+  learner_.policies().FillHeader(response->mutable_header());
+  response->set_lease_token(grant->token);
+  SetDuration(grant->duration, response->mutable_lease());
+  return Answer(context, absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* TrainingService::RenewLearner(
+    grpc::CallbackServerContext* context,
+    const v1::RenewLearnerRequest* request,
+    v1::RenewLearnerResponse* response) {
+  absl::Status status = CheckDeadline(*context);
+  if (!status.ok()) return Answer(context, status);
+  auto lease = learner_.lease().Renew(request->lease_token());
+  if (!lease.ok()) return Answer(context, lease.status());
+  SetDuration(*lease, response->mutable_lease());
+  return Answer(context, absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* TrainingService::ReleaseLearner(
+    grpc::CallbackServerContext* context,
+    const v1::ReleaseLearnerRequest* request,
+    v1::ReleaseLearnerResponse* /*response*/) {
+  absl::Status status = CheckDeadline(*context);
+  if (!status.ok()) return Answer(context, status);
+  return Answer(context, learner_.lease().Release(request->lease_token()));
+}
+
+grpc::ServerBidiReactor<v1::EvaluateActionsRequest,
+                        v1::EvaluateActionsResponse>*
+TrainingService::EvaluateActions(grpc::CallbackServerContext* context) {
+  return streams_.Open(context);
+}
+
+grpc::ServerUnaryReactor* TrainingService::ForwardBackward(
+    grpc::CallbackServerContext* context,
+    const v1::ForwardBackwardRequest* request,
+    v1::ForwardBackwardResponse* response) {
+  auto work = [this, request, response](ppo::Learner& learner) {
+    return DoForwardBackward(learner, *request, response);
+  };
+  // Totals alone write nothing, except when they also feed the statistics.
+  if (!request->totals_only() || request->first_pass()) {
+    return AnswerAfterWrite(context, request->write(), response, work);
+  }
+  absl::Status status = CheckDeadline(*context);
+  if (!status.ok()) return Answer(context, status);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  learner_.Run(work, [this, reactor, context](const absl::Status& status) {
+    FinishCall(reactor, context, &counters_, status);
+  });
+  return reactor;
+}
+
+absl::Status TrainingService::DoForwardBackward(
+    ppo::Learner& learner, const v1::ForwardBackwardRequest& request,
+    v1::ForwardBackwardResponse* response) {
+  auto options = DecodePpoOptions(
+      request, static_cast<int64_t>(learner.spec().heads.size()));
+  if (!options.ok()) return options.status();
+  auto trajectories =
+      codec::DecodeTrajectories(request.batch(), learner.spec(), masks_);
+  if (!trajectories.ok()) return trajectories.status();
+  auto report = learner.ForwardBackward(*trajectories, *options);
+  if (!report.ok()) return report.status();
+  if (report->ratio_check_max) {
+    learner_.NoteRatioCheck(*report->ratio_check_max);
+    if (report->ratio_alarm) {
+      spdlog::warn(
+          "ratio check {:.3g} is above the alarm limit: acting and training "
+          "disagree",
+          *report->ratio_check_max);
+    }
+  }
+  EncodeReport(*report, *options, response);
+  learner_.policies().FillHeader(response->mutable_header());
+  return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* TrainingService::OptimStep(
+    grpc::CallbackServerContext* context, const v1::OptimStepRequest* request,
+    v1::OptimStepResponse* response) {
+  return AnswerAfterWrite(context, request->write(), response,
+                          [this, request, response](ppo::Learner& learner) {
+                            return DoOptimStep(learner, *request, response);
+                          });
+}
+
+absl::Status TrainingService::DoOptimStep(ppo::Learner& learner,
+                                          const v1::OptimStepRequest& request,
+                                          v1::OptimStepResponse* response) {
+  auto options = DecodeOptimStep(request);
+  if (!options.ok()) return options.status();
+  // A last pass that stopped early leaves nothing to step with, but the update
+  // it belongs to may still be published.
+  if (learner.has_gradient() || !request.publish()) {
+    auto report = learner.OptimStep(*options);
+    if (!report.ok()) return report.status();
+    response->set_stepped(report->stepped);
+    response->set_gradient_norm_before_clip(report->gradient_norm_before_clip);
+    response->set_weights_change_l2(report->weights_change_l2);
+    if (!report->stepped) {
+      spdlog::warn("optimiser step skipped: {} is not finite",
+                   report->nonfinite_tensor);
+    }
+  }
+  response->set_optimizer_steps(learner.optimizer_steps());
+  if (request.publish()) {
+    learner.Publish();
+    absl::Status published = learner_.PublishCurrent(learner);
+    if (!published.ok()) return published;
+    response->set_published(true);
+    spdlog::info("published policy version {}", learner.policy_version());
+  }
+  learner_.policies().FillHeader(response->mutable_header());
+  return absl::OkStatus();
+}
+
+}  // namespace esper::server

@@ -1,0 +1,68 @@
+#ifndef ESPER_SERVER_TRAINING_SERVICE_H_
+#define ESPER_SERVER_TRAINING_SERVICE_H_
+
+#include "esper/v1/policy_training.grpc.pb.h"
+#include "proto/codec/mask_codec.h"
+#include "server/evaluate_stream.h"
+#include "server/learner_thread.h"
+#include "server/server_counters.h"
+
+namespace esper::server {
+
+// esper.v1.PolicyTraining: every call is handed to the learner's thread, and
+// finished from there. Handlers never block.
+//
+// Thread safety: as gRPC needs it.
+class TrainingService final : public v1::PolicyTraining::CallbackService {
+ public:
+  // Both must outlive this.
+  TrainingService(LearnerThread& learner, ServerCounters& counters,
+                  const EvaluateStreamOptions& stream_options);
+
+  grpc::ServerUnaryReactor* AcquireLearner(
+      grpc::CallbackServerContext* context,
+      const v1::AcquireLearnerRequest* request,
+      v1::AcquireLearnerResponse* response) override;
+  grpc::ServerUnaryReactor* RenewLearner(
+      grpc::CallbackServerContext* context,
+      const v1::RenewLearnerRequest* request,
+      v1::RenewLearnerResponse* response) override;
+  grpc::ServerUnaryReactor* ReleaseLearner(
+      grpc::CallbackServerContext* context,
+      const v1::ReleaseLearnerRequest* request,
+      v1::ReleaseLearnerResponse* response) override;
+  grpc::ServerBidiReactor<v1::EvaluateActionsRequest,
+                          v1::EvaluateActionsResponse>*
+  EvaluateActions(grpc::CallbackServerContext* context) override;
+  grpc::ServerUnaryReactor* ForwardBackward(
+      grpc::CallbackServerContext* context,
+      const v1::ForwardBackwardRequest* request,
+      v1::ForwardBackwardResponse* response) override;
+  grpc::ServerUnaryReactor* OptimStep(grpc::CallbackServerContext* context,
+                                      const v1::OptimStepRequest* request,
+                                      v1::OptimStepResponse* response) override;
+
+ private:
+  // Answers a call that needs no learner.
+  grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context,
+                                   const absl::Status& status);
+  // Runs `work` as the write that `write` names and answers with its status.
+  grpc::ServerUnaryReactor* AnswerAfterWrite(
+      grpc::CallbackServerContext* context, const v1::LearnerWrite& write,
+      google::protobuf::MessageLite* response, LearnerThread::Work work);
+
+  absl::Status DoForwardBackward(ppo::Learner& learner,
+                                 const v1::ForwardBackwardRequest& request,
+                                 v1::ForwardBackwardResponse* response);
+  absl::Status DoOptimStep(ppo::Learner& learner,
+                           const v1::OptimStepRequest& request,
+                           v1::OptimStepResponse* response);
+
+  LearnerThread& learner_;
+  ServerCounters& counters_;
+  const codec::MaskCodec masks_;
+  EvaluateStreams streams_;
+};
+
+}  // namespace esper::server
+#endif  // ESPER_SERVER_TRAINING_SERVICE_H_

@@ -10,8 +10,10 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "core/policy/policy_spec.h"
 #include "core/ppo/learner_options.h"
@@ -19,11 +21,11 @@
 #include "core/ppo/normalizer.h"
 #include "core/ppo/open_evaluation.h"
 #include "core/ppo/trajectory.h"
+#include "core/tensor/safetensors.h"
 
 namespace esper::ppo {
 
-// Tensors by name, in a fixed order.
-using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+using tensor::NamedTensors;
 
 // A published version of the policy: what acting needs. Immutable and shared;
 // no tensor in it requires or can get a gradient. Thread-safe.
@@ -112,8 +114,8 @@ class Learner {
   ~Learner();
 
   // Adds the gradient of the PPO loss on these episodes to what is accumulated
-  // (unless options.totals_only). Errors: those of `ValidateTrajectory`, with
-  // the row; UNKNOWN_VERSION and STALE_BEHAVIOUR for steps of a version that is
+  // (unless options.totals_only). Errors: those of `TrajectoryRules`, with the
+  // row; UNKNOWN_VERSION and STALE_BEHAVIOUR for steps of a version that is
   // not there or too old; BEHAVIOUR_MISMATCH if acting and training disagree;
   // MALFORMED_REQUEST for an option outside its range or no episode at all.
   absl::StatusOr<ForwardBackwardReport> ForwardBackward(
@@ -164,9 +166,16 @@ class Learner {
 
  private:
   class Impl;
-  explicit Learner(std::unique_ptr<Impl> impl);
+  Learner(std::unique_ptr<Impl> impl,
+          std::shared_ptr<const PolicySnapshot> published);
+  static absl::StatusOr<std::unique_ptr<Impl>> FromState(
+      const policy::PolicySpec& spec, const LearnerConfig& config,
+      const LearnerState& state);
 
   std::unique_ptr<Impl> impl_;
+
+  mutable absl::Mutex mu_;
+  std::shared_ptr<const PolicySnapshot> published_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace esper::ppo

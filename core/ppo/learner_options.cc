@@ -1,6 +1,80 @@
 #include "core/ppo/learner_options.h"
 
+#include <cmath>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "core/error.h"
+
 namespace esper::ppo {
+namespace {
+
+void Require(bool good, const std::string& field, double value,
+             const std::string& range) {
+  if (good) return;
+  ErrorDetail detail;
+  detail.reason = "MALFORMED_REQUEST";
+  detail.field = field;
+  detail.hint = absl::StrCat("Send a number in ", range, ".");
+  throw InvalidArgumentError(
+      detail, absl::StrCat(field, " = ", value, " is not in ", range, "."));
+}
+
+// NaN fails every comparison, so that it is refused too.
+void RequirePositive(const std::string& field, double value) {
+  Require(value > 0 && std::isfinite(value), field, value, "(0, inf)");
+}
+void RequireNonNegative(const std::string& field, double value) {
+  Require(value >= 0 && std::isfinite(value), field, value, "[0, inf)");
+}
+
+}  // namespace
+
+void LearnerConfig::Check() const {
+  RequirePositive("learning_rate", learning_rate);
+  Require(beta1 >= 0 && beta1 < 1, "beta1", beta1, "[0, 1)");
+  Require(beta2 >= 0 && beta2 < 1, "beta2", beta2, "[0, 1)");
+  RequirePositive("adam_epsilon", adam_epsilon);
+  RequireNonNegative("critic_weight_decay", critic_weight_decay);
+  Require(exact_rows >= 1, "exact_rows", exact_rows, "[1, inf)");
+  Require(max_version_lag >= 0, "max_version_lag", max_version_lag, "[0, inf)");
+  Require(max_episode_length >= 1, "max_episode_length", max_episode_length,
+          "[1, inf)");
+  Require(max_nonfinite_in_a_row >= 1, "max_nonfinite_in_a_row",
+          max_nonfinite_in_a_row, "[1, inf)");
+}
+
+void PpoOptions::Check() const {
+  Require(gamma > 0 && gamma <= 1, "gamma", gamma, "(0, 1]");
+  Require(gae_lambda >= 0 && gae_lambda <= 1, "gae_lambda", gae_lambda,
+          "[0, 1]");
+  RequireNonNegative("reward_clip", reward_clip);
+  RequirePositive("clip_ratio", clip_ratio);
+  RequireNonNegative("value_clip", value_clip);
+  if (target_kl) RequirePositive("target_kl", *target_kl);
+  RequirePositive("kl_stop_factor", kl_stop_factor);
+  RequireNonNegative("entropy_coef", entropy.fixed);
+  RequireNonNegative("entropy_start", entropy.start);
+  RequireNonNegative("entropy_end", entropy.end);
+  RequireNonNegative("entropy_minimum", entropy.minimum);
+  RequireNonNegative("value_coef", value.target);
+  RequireNonNegative("value_start", value.start);
+  RequireNonNegative("contribution_coef", contribution.coefficient);
+  RequireNonNegative("contribution_clip", contribution_clip);
+  RequirePositive("ratio_alarm", ratio_alarm);
+  RequirePositive("ratio_refuse", ratio_refuse);
+  for (const auto* map :
+       {&entropy_multipliers, &entropy_floors, &entropy_floor_coefs}) {
+    for (const auto& [head, value] : *map) {
+      RequireNonNegative(absl::StrCat("entropy.", head), value);
+    }
+  }
+}
+
+void OptimStepOptions::Check() const {
+  RequirePositive("max_grad_norm", max_grad_norm);
+  if (learning_rate) RequirePositive("learning_rate", *learning_rate);
+}
 
 LearnerConfig LearnerConfig::Upstream() {
   LearnerConfig config;
@@ -20,12 +94,6 @@ PpoOptions PpoOptions::Upstream() {
   options.entropy_over = EntropyOver::kUpstream;
   options.statistics_over = StatisticsOver::kUpstream;
   return options;
-}
-
-std::map<std::string, double> PpoOptions::DefaultMultipliers() {
-  return {{"op", 1.0},          {"slot", 1.0},       {"blueprint", 1.3},
-          {"style", 1.2},       {"tempo", 1.3},      {"alpha_target", 1.2},
-          {"alpha_speed", 1.2}, {"alpha_curve", 1.2}};
 }
 
 std::map<std::string, double> PpoOptions::DefaultFloors() {

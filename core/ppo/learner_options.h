@@ -40,6 +40,8 @@ struct LearnerConfig {
   int64_t max_nonfinite_in_a_row = 3;  // >= 1.
 
   static LearnerConfig Upstream();
+  // Throws InvalidArgumentError (MALFORMED_REQUEST), naming the field.
+  void Check() const;
 };
 
 // Whose log-probs the importance ratio divides by.
@@ -68,9 +70,9 @@ struct PpoOptions {
   // weakens towards its end. 0: unknown, the penalty keeps factor 1.
   int64_t total_updates = 0;
 
-  // By head name; heads not named get multiplier 1 and no floor. The defaults
-  // are those of the network-growing policy.
-  std::map<std::string, double> entropy_multipliers = DefaultMultipliers();
+  // By head name. Heads not named get the specification's entropy multiplier
+  // and no floor; the default floors are those of the network-growing policy.
+  std::map<std::string, double> entropy_multipliers;
   std::map<std::string, double> entropy_floors = DefaultFloors();
   std::map<std::string, double> entropy_floor_coefs = DefaultFloorCoefs();
 
@@ -94,7 +96,8 @@ struct PpoOptions {
   double ratio_refuse = 1e-2;
 
   static PpoOptions Upstream();
-  static std::map<std::string, double> DefaultMultipliers();
+  // Throws InvalidArgumentError (MALFORMED_REQUEST), naming the field.
+  void Check() const;
   static std::map<std::string, double> DefaultFloors();
   static std::map<std::string, double> DefaultFloorCoefs();
 };
@@ -102,6 +105,9 @@ struct PpoOptions {
 struct OptimStepOptions {
   double max_grad_norm = 5.0;           // Global L2 norm, > 0.
   std::optional<double> learning_rate;  // From now on, > 0.
+
+  // Throws InvalidArgumentError (MALFORMED_REQUEST), naming the field.
+  void Check() const;
 };
 
 }  // namespace esper::ppo

@@ -7,12 +7,7 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
-#include "absl/status/status.h"
 #include "absl/types/span.h"
-
-namespace esper::policy {
-struct PolicySpec;
-}  // namespace esper::policy
 
 namespace esper::ppo {
 
@@ -68,32 +63,6 @@ struct Trajectory {
   }
 };
 
-// What a trajectory must agree with.
-struct TrajectoryLimits {
-  int64_t hidden_width = 0;   // H.
-  int64_t layers = 0;         // L.
-  int64_t max_length = 4096;  // Steps; longer rows are BUDGET_EXCEEDED.
-};
-
-// Checks everything that can be checked without the network. `row` is the
-// position of the trajectory in its batch and goes into the error's detail with
-// the step. Errors, in this order of checking:
-//   SPEC_MISMATCH      another specification digest (an empty one too);
-//   MALFORMED_REQUEST  no end, truncated without bootstrap, no steps;
-//   BAD_SHAPE          shape or dtype of a tensor;
-//   NONFINITE_INPUT    observation, reward, value, bootstrap, contribution,
-//                      initial state, behaviour log-prob;
-//   BAD_BLUEPRINT_INDEX  categorical input out of range;
-//   INVALID_ACTION     out of range, disallowed by its own mask, not the
-//                      placeholder of an irrelevant head, or an effective
-//                      choice that is neither the action nor do-nothing;
-//   EMPTY_ACTION_MASK  no allowed entry for a head that the action uses;
-//   BAD_BEHAVIOUR      log-prob > 0, < -1000, or not 0 for an irrelevant head;
-//   UNKNOWN_VERSION    a version below 1.
-absl::Status ValidateTrajectory(const Trajectory& trajectory,
-                                const policy::PolicySpec& spec,
-                                const TrajectoryLimits& limits, int64_t row);
-
 // Episodes as padded rows of equal length: B rows of T = the longest.
 // Padding repeats the last step of a row, so that every padded step is one the
 // network has seen to be harmless; `valid` is false there and no loss reads it.
@@ -103,14 +72,14 @@ struct TrajectoryBatch {
   at::Tensor action_masks;          // bool [B, T, A].
   at::Tensor actions;               // int64 [B, T, K].
   at::Tensor behaviour_log_probs;   // float32 [B, T, K].
-  at::Tensor effective_choices;     // int64 [B, T].
+  at::Tensor effective_choices;     // int64 [B, T]; undefined: no driver.
   at::Tensor forced;                // bool [B, T].
   at::Tensor policy_versions;       // int64 [B, T].
   at::Tensor contribution_targets;  // float32 [B, T, S] or undefined.
-  at::Tensor contribution_active;   // bool [B, T, S]: mask and fresh.
+  at::Tensor contribution_active;   // bool [B, T, S]: measured, fresh, valid.
   at::Tensor valid;                 // bool [B, T].
-  at::Tensor initial_h;             // float32 [L, B, H].
-  at::Tensor initial_c;             // float32 [L, B, H].
+  at::Tensor initial_h;             // float32 [L, B, H] or undefined: zeros.
+  at::Tensor initial_c;             // float32 [L, B, H] or undefined: zeros.
 
   // int64 [N]: positions b * T + t of the valid steps, row by row.
   at::Tensor valid_index;
@@ -120,9 +89,12 @@ struct TrajectoryBatch {
   at::Tensor Flatten(const at::Tensor& x) const;
 };
 
-// Pads valid trajectories into one batch. At least one is required.
+// Pads trajectories that `TrajectoryRules` accepts into one batch. Initial
+// states that are absent become zeros if another row has one; if none has, the
+// batch's are undefined. `driver` is the head that effective choices are of, -1
+// if there is none. At least one trajectory is required.
 TrajectoryBatch PadTrajectories(absl::Span<const Trajectory> trajectories,
-                                const TrajectoryLimits& limits);
+                                int64_t driver);
 
 }  // namespace esper::ppo
 #endif  // ESPER_CORE_PPO_TRAJECTORY_H_

@@ -1,5 +1,6 @@
 #include "core/host/cnn_blueprints.h"
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/adaptive_avg_pool2d.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/sigmoid.h>
@@ -46,7 +47,9 @@ class SeedBuilder {
       : channels(options.channels),
         live(options.init_profile == InitProfile::kLive),
         multiply(options.algorithm == AlphaAlgorithm::kMultiply),
-        generator_(MakeGenerator(options.seed)),
+        generator_(options.seed.has_value()
+                       ? MakeGenerator(*options.seed)
+                       : at::detail::getDefaultCPUGenerator()),
         profile_(options.init_profile) {}
 
   std::shared_ptr<ConvLayer> Conv(int64_t in, int64_t out, int64_t kernel,

@@ -68,6 +68,10 @@ class GrowableModel : public torch::nn::Module {
     return slots_;  // In action order.
   }
   const std::vector<std::string>& slot_ids() const { return slot_ids_; }
+  // Slots as activations meet them, each with its position in the host.
+  const std::vector<std::pair<int, const slot::SeedSlot*>>& route() const {
+    return route_;
+  }
 
   // NOT_FOUND that lists the slots there are.
   absl::StatusOr<slot::SeedSlot*> FindSlot(const std::string& slot_id) const;
@@ -110,8 +114,7 @@ class GrowableModel : public torch::nn::Module {
   const std::shared_ptr<Host> host_;
   const std::vector<std::shared_ptr<slot::SeedSlot>> slots_;
   std::vector<std::string> slot_ids_;
-  // Slots as activations meet them: position in the host, index into slots_.
-  std::vector<std::pair<int, int>> route_;
+  std::vector<std::pair<int, const slot::SeedSlot*>> route_;
 };
 
 // Puts a model into evaluation mode, and back into the mode it was in.

@@ -34,8 +34,9 @@ struct SeedModuleOptions {
   // the input at birth. Under `kUpstream` germination itself zeroes the last
   // linear or convolution layer for MULTIPLY; factories see to `kLive` only.
   AlphaAlgorithm algorithm = AlphaAlgorithm::kAdd;
-  // Initial weights are drawn from a private generator that starts here.
-  uint64_t seed = 0;
+  // Initial weights are drawn from a private generator that starts here; absent,
+  // from the default generator.
+  std::optional<uint64_t> seed;
   // Named integers, such as a head count; only names that the blueprint
   // declares. Absent names take the blueprint's own default.
   std::map<std::string, int64_t> values;

@@ -22,6 +22,7 @@ struct Task {
   int in_channels = 1;
   int base_channels = 8;
   int blocks = 3;
+  bool channels_last = false;         // Memory format of images and features.
   std::vector<std::string> slot_ids;  // In action order.
 
   int batch_size = 64;  // Training images in one optimiser step.

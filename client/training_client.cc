@@ -123,4 +123,9 @@ bool TrainingClient::has_lease() const {
   return token_ != 0;
 }
 
+void TrainingClient::DropLease() {
+  absl::MutexLock lock(&mu_);
+  token_ = 0;
+}
+
 }  // namespace esper::client

@@ -50,6 +50,8 @@ class TrainingClient {
       ABSL_LOCKS_EXCLUDED(write_mu_, mu_);
 
   bool has_lease() const ABSL_LOCKS_EXCLUDED(mu_);
+  // Forgets the lease, which the server has given to another or lost.
+  void DropLease() ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
   using Stub = v1::PolicyTraining::Stub;

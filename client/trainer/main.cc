@@ -1,0 +1,140 @@
+// The training coordinator: hands episodes to environment processes, and turns
+// what they report into updates of the policy.
+
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "absl/flags/flag.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "client/listen.h"
+#include "client/main_util.h"
+#include "client/status.h"
+#include "client/stop_signal.h"
+#include "client/trainer/coordinator_service.h"
+#include "client/trainer/trainer.h"
+#include "client/trainer/trainer_flags.h"
+#include "spdlog/spdlog.h"
+
+ABSL_FLAG(std::string, server, "127.0.0.1:50051",
+          "Address of the policy server: host:port or unix:PATH.");
+ABSL_FLAG(std::string, policy_address, "",
+          "Address of the policy server as the workers reach it; empty: that "
+          "of --server.");
+ABSL_FLAG(std::string, address, "127.0.0.1:0",
+          "Where the workers find this coordinator; port 0: any free one.");
+ABSL_FLAG(bool, insecure, false,
+          "Allows an --address that other machines reach. Nobody is "
+          "authenticated.");
+ABSL_FLAG(std::string, port_file, "",
+          "File that gets the port once it listens; empty: none.");
+ABSL_FLAG(std::string, run_dir, "", "Folder of the run. Required.");
+ABSL_FLAG(bool, resume, false, "Continue the run that is in --run_dir.");
+ABSL_FLAG(std::string, log_level, "info",
+          "trace, debug, info, warning, error, critical or off.");
+
+namespace esper::client {
+namespace {
+
+// How long workers get to hear that the run is over.
+constexpr absl::Duration kFarewell = absl::Seconds(5);
+
+absl::StatusOr<std::unique_ptr<PolicyLearner>> ConnectLearner(
+    const std::string& holder, const absl::Notification& stop) {
+  ConnectOptions connect;
+  connect.address = absl::GetFlag(FLAGS_server);
+  auto channel = Connect(connect);
+  if (!channel.ok()) return channel.status();
+  RetryPolicy retry;
+  retry.stop = &stop;
+  RetryPolicy training = retry;
+  training.attempt_timeout = absl::Minutes(2);
+  training.give_up_after = absl::Minutes(2);
+  return std::make_unique<PolicyLearner>(
+      std::make_unique<PolicyClient>(*channel, retry),
+      std::make_unique<TrainingClient>(*channel, training),
+      std::make_unique<AdminClient>(*channel, training), holder);
+}
+
+void SayFarewell(const EpisodeScheduler& scheduler) {
+  const absl::Time deadline = absl::Now() + kFarewell;
+  while (!scheduler.AllToldToStop() && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(50));
+  }
+}
+
+// What identifies the run across restarts.
+std::string RunName(const std::string& run_dir) {
+  return std::filesystem::weakly_canonical(run_dir).filename().string();
+}
+
+absl::Status Run(StopSignal& signal) {
+  const std::string run_dir = absl::GetFlag(FLAGS_run_dir);
+  if (run_dir.empty()) return absl::InvalidArgumentError("--run_dir is empty.");
+  auto settings = SettingsFromFlags();
+  if (!settings.ok()) return settings.status();
+  if (settings->service.policy_address = absl::GetFlag(FLAGS_policy_address);
+      settings->service.policy_address.empty()) {
+    settings->service.policy_address = absl::GetFlag(FLAGS_server);
+  }
+  auto learner =
+      ConnectLearner("esper_trainer " + RunName(run_dir), signal.stopped());
+  if (!learner.ok()) return learner.status();
+  auto directory = RunDirectory::Open(run_dir, absl::GetFlag(FLAGS_resume),
+                                      ToJson(*settings));
+  if (!directory.ok()) return directory.status();
+
+  settings->scheduler.run_name = RunName(run_dir);
+  settings->scheduler.first_episode = (*directory)->totals().next_episode;
+  // Above those of an earlier process of this run, which came before.
+  settings->scheduler.first_incarnation = absl::ToUnixMicros(absl::Now());
+  EpisodeScheduler scheduler(settings->scheduler);
+  EpisodeCollector collector;
+  CoordinatorService service(
+      settings->service, scheduler, collector,
+      [&](const FinishedEpisode& episode) {
+        absl::Status status = (*directory)->AddEpisode(episode);
+        if (!status.ok()) spdlog::error("{}", Describe(status));
+      },
+      absl::Now);
+  ListenOptions listen;
+  listen.address = absl::GetFlag(FLAGS_address);
+  listen.insecure = absl::GetFlag(FLAGS_insecure);
+  auto listener = Listen(listen, service);
+  if (!listener.ok()) return listener.status();
+  spdlog::info("coordinating on {}; run folder {}", listener->address, run_dir);
+  if (const std::string file = absl::GetFlag(FLAGS_port_file); !file.empty()) {
+    absl::Status status = WritePortFile(file, listener->port);
+    if (!status.ok()) return status;
+  }
+  Progress progress(IsTerminal(), /*log_every=*/absl::Seconds(10));
+  Trainer trainer(settings->trainer, scheduler, collector, **learner,
+                  **directory, progress, service, signal.stopped());
+  absl::Status status = trainer.Run();
+  SayFarewell(scheduler);
+  listener->server->Shutdown(std::chrono::system_clock::now() +
+                             std::chrono::seconds(1));
+  return status;
+}
+
+}  // namespace
+}  // namespace esper::client
+
+int main(int argc, char** argv) {
+  using namespace esper::client;
+  ParseFlags(argc, argv,
+             "Trains a served policy: leases episodes to esper_env workers and "
+             "updates the policy with what they report.\n\n"
+             "  esper_trainer --server=127.0.0.1:50051 --run_dir=runs/first "
+             "--minutes=10\n");
+  StopSignal signal;
+  absl::Status status =
+      SetUpLog(absl::GetFlag(FLAGS_log_level), /*clear_line=*/IsTerminal());
+  if (status.ok()) status = Run(signal);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "esper_trainer: %s\n", Describe(status).c_str());
+  return 1;
+}

@@ -1,0 +1,239 @@
+#include "client/trainer/trainer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "client/status.h"
+#include "spdlog/spdlog.h"
+
+namespace esper::client {
+namespace {
+
+constexpr absl::Duration kPoll = absl::Milliseconds(100);
+constexpr absl::Duration kWorkerPatience = absl::Minutes(1);
+constexpr int kMaxFailuresInARow = 3;
+// A mismatch of acting and training that is more than rounding.
+constexpr double kRatioAlarm = 1e-3;
+
+bool IsAway(const absl::Status& status) {
+  return status.code() == absl::StatusCode::kUnavailable ||
+         status.code() == absl::StatusCode::kDeadlineExceeded ||
+         status.code() == absl::StatusCode::kAborted;  // Lease held elsewhere.
+}
+
+}  // namespace
+
+Trainer::Trainer(const Options& options, EpisodeScheduler& scheduler,
+                 EpisodeCollector& collector, PolicyLearner& learner,
+                 RunDirectory& directory, Progress& progress,
+                 const CoordinatorService& service,
+                 const absl::Notification& stop)
+    : options_(options),
+      scheduler_(scheduler),
+      collector_(collector),
+      learner_(learner),
+      directory_(directory),
+      progress_(progress),
+      service_(service),
+      stop_(stop) {}
+
+absl::Status Trainer::Run() {
+  at_start_ = directory_.totals();
+  start_ = absl::Now();
+  absl::Status status = Train();
+  if (!status.ok()) spdlog::error("training ends: {}", Describe(status));
+  scheduler_.Stop();
+  absl::Status end = End();
+  progress_.Finish();
+  return status.ok() ? end : status;
+}
+
+absl::Status Trainer::Train() {
+  WaitForWorkers();
+  start_ = absl::Now();
+  while (!Finished()) {
+    auto version = PrepareLearner();
+    if (!version.ok()) {
+      return Stopped() ? absl::OkStatus() : version.status();
+    }
+    collector_.StartRound(*version);
+    scheduler_.StartRound(options_.episodes_per_update);
+    const absl::Time round_start = absl::Now();
+    const std::vector<FinishedEpisode> episodes = CollectRound(*version);
+    scheduler_.EndRound();
+    if (Stopped()) break;
+    if (static_cast<int>(episodes.size()) < options_.min_episodes) continue;
+    absl::Status status = UpdatePolicy(
+        episodes, absl::ToDoubleSeconds(absl::Now() - round_start));
+    if (!status.ok()) return status;
+    if (options_.checkpoint_every > 0 &&
+        updates_since_checkpoint_ >= options_.checkpoint_every) {
+      status = SaveCheckpoint();
+      if (!status.ok()) spdlog::error("no checkpoint: {}", Describe(status));
+    }
+  }
+  return absl::OkStatus();
+}
+
+bool Trainer::Finished() const {
+  if (Stopped()) return true;
+  if (absl::Now() - start_ >= options_.max_time) return true;
+  return options_.max_updates > 0 && updates_ >= options_.max_updates;
+}
+
+void Trainer::WaitForWorkers() {
+  const absl::Time deadline = absl::Now() + kWorkerPatience;
+  while (scheduler_.live_workers() < options_.workers && !Stopped()) {
+    if (absl::Now() > deadline) {
+      spdlog::warn("starting with {} workers instead of {}",
+                   scheduler_.live_workers(), options_.workers);
+      return;
+    }
+    stop_.WaitForNotificationWithTimeout(kPoll);
+  }
+}
+
+absl::StatusOr<int64_t> Trainer::PrepareLearner() {
+  const absl::Time deadline = absl::Now() + options_.server_patience;
+  auto version = learner_.Prepare(absl::Now());
+  while (!version.ok() && IsAway(version.status()) && !Stopped() &&
+         absl::Now() < deadline) {
+    spdlog::warn("waiting for the policy server: {}",
+                 Describe(version.status()));
+    stop_.WaitForNotificationWithTimeout(absl::Seconds(1));
+    version = learner_.Prepare(absl::Now());
+  }
+  if (!version.ok()) return version;
+  const int64_t expected = directory_.totals().policy_version;
+  if (*version != expected) {
+    spdlog::info("the server publishes version {}, the run was at {}", *version,
+                 expected);
+    absl::Status status = directory_.Change(
+        [&](RunTotals& totals) { totals.SetVersion(*version); });
+    if (!status.ok()) return status;
+  }
+  return version;
+}
+
+std::vector<FinishedEpisode> Trainer::CollectRound(int64_t version) {
+  const absl::Time deadline = absl::Now() + options_.collect_deadline;
+  const int wanted = options_.episodes_per_update;
+  while (!Finished()) {
+    const int collected = collector_.WaitFor(wanted, kPoll);
+    Tick(collected);
+    if (collected >= wanted) break;
+    if (absl::Now() >= deadline && collected >= options_.min_episodes) {
+      spdlog::warn("{} of {} episodes are late; training on the others",
+                   wanted - collected, wanted);
+      break;
+    }
+    if (learner_.KeepLease(absl::Now())) continue;
+    // Episodes of a server that lost its state will not come.
+    auto prepared = PrepareLearner();
+    if (!prepared.ok() || *prepared != version) return {};
+  }
+  return collector_.Take();
+}
+
+void Trainer::Tick(int collected) {
+  const absl::Time now = absl::Now();
+  for (const std::string& name : scheduler_.ExpireSilent(now)) {
+    spdlog::warn("worker {} is silent; its episodes go to others", name);
+  }
+  if (!progress_.IsDue(now)) return;
+  const RunTotals totals = directory_.totals();
+  progress_.Show(totals, Position(totals, collected), now);
+}
+
+absl::Status Trainer::UpdatePolicy(const std::vector<FinishedEpisode>& episodes,
+                                   double collect_seconds) {
+  const absl::Time start = absl::Now();
+  auto report = learner_.Update(episodes, options_.update);
+  if (!report.ok()) {
+    spdlog::error("update refused, {} episodes dropped: {}", episodes.size(),
+                  Describe(report.status()));
+    absl::Status status =
+        directory_.Change([](RunTotals& totals) { ++totals.updates_failed; });
+    const bool give_up = ++failures_in_a_row_ >= kMaxFailuresInARow ||
+                         ReasonOf(report.status()) == "TRAINING_DIVERGED";
+    return give_up && !IsAway(report.status()) ? report.status() : status;
+  }
+  failures_in_a_row_ = 0;
+  if (report->optimizer_steps > 0) {
+    ++updates_;
+    ++updates_since_checkpoint_;
+  }
+
+  if (report->ratio_check_max > kRatioAlarm) {
+    spdlog::warn("acting and training disagree: ratio check {:.2g}",
+                 report->ratio_check_max);
+  }
+  absl::Status status = directory_.AddUpdate(
+      *report, static_cast<int64_t>(episodes.size()), collect_seconds,
+      absl::ToDoubleSeconds(absl::Now() - start));
+  if (!status.ok()) return status;
+  const RunTotals totals = directory_.totals();
+  spdlog::info(
+      "update {}: version {}, {} transitions in {} passes{}, KL {:.4f}, ratio "
+      "check {:.1e}",
+      totals.updates, totals.policy_version, report->transitions,
+      report->passes, report->kl_stopped ? " (stopped by the divergence)" : "",
+      report->approx_kl, report->ratio_check_max);
+  return WriteCounters(/*finished=*/false);
+}
+
+absl::Status Trainer::SaveCheckpoint() {
+  auto name = learner_.SaveCheckpoint();
+  if (!name.ok()) return name.status();
+  updates_since_checkpoint_ = 0;
+  spdlog::info("checkpoint {}", *name);
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::WriteCounters(bool finished) {
+  return directory_.Change([this, finished](RunTotals& totals) {
+    totals.episodes_aborted =
+        at_start_.episodes_aborted + service_.aborted_episodes();
+    totals.episodes_stale =
+        at_start_.episodes_stale + collector_.stale_episodes();
+    totals.finished = finished;
+  });
+}
+
+absl::Status Trainer::End() {
+  absl::Status saved = SaveCheckpoint();
+  if (!saved.ok()) spdlog::error("no checkpoint: {}", Describe(saved));
+  absl::Status released = learner_.Release();
+  if (!released.ok()) {
+    spdlog::warn("the learner lease was not given up: {}", Describe(released));
+  }
+  absl::Status written = WriteCounters(/*finished=*/true);
+  return saved.ok() ? written : saved;
+}
+
+RunPosition Trainer::Position(const RunTotals& totals, int collected) const {
+  RunPosition position;
+
+  const double seconds =
+      std::max(absl::ToDoubleSeconds(absl::Now() - start_), 1e-3);
+  position.done = -1;
+  if (options_.max_time < absl::InfiniteDuration()) {
+    position.done = seconds / absl::ToDoubleSeconds(options_.max_time);
+  }
+  if (options_.max_updates > 0) {
+    position.done =
+        std::max(position.done, static_cast<double>(updates_) /
+                                    static_cast<double>(options_.max_updates));
+  }
+  position.round_episodes = collected;
+  position.round_size = options_.episodes_per_update;
+  position.episodes_per_second =
+      static_cast<double>(totals.episodes - at_start_.episodes) / seconds;
+  position.steps_per_second =
+      static_cast<double>(service_.heartbeat_steps()) / seconds;
+  return position;
+}
+
+}  // namespace esper::client

@@ -9,7 +9,7 @@
 #include "absl/status/statusor.h"
 #include "core/slot/topology.h"
 #include "torch/nn/module.h"
-#include "torch/nn/modules/container/sequential.h"
+#include "torch/nn/modules/linear.h"
 
 namespace esper::slot {
 
@@ -49,7 +49,8 @@ class GateNetwork : public torch::nn::Module {
   explicit GateNetwork(const Options& options);
 
   const Options options_;
-  torch::nn::Sequential gate_;
+  torch::nn::Linear first_;
+  torch::nn::Linear last_;
 };
 
 }  // namespace esper::slot

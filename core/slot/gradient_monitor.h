@@ -23,6 +23,9 @@ GradientSample SampleGradients(const std::vector<at::Tensor>& parameters);
 
 // What one sample says about a seed. An absent number was not measured.
 struct GradientReading {
+  // A gradient sample was taken. Without one only `output_finite` can be
+  // present; with one that found no gradient, nothing is measured.
+  bool sampled = false;
   std::optional<double> seed_norm;  // Absent as well if not finite.
   std::optional<double> ratio;      // Intensity against the host's; see below.
   std::optional<double> health;     // In [0, 1].

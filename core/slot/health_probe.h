@@ -5,7 +5,9 @@
 
 #include <atomic>
 #include <cstdint>
-#include <mutex>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 
 namespace esper::slot {
 
@@ -38,8 +40,8 @@ class HealthProbe {
   std::atomic<bool> waiting_{false};
   std::atomic<int64_t> blocked_steps_{0};
   std::atomic<bool> partial_{false};
-  std::mutex mu_;
-  at::Tensor output_finite_;  // Guarded by mu_.
+  absl::Mutex mu_;
+  at::Tensor output_finite_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace esper::slot

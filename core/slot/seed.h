@@ -53,8 +53,9 @@ struct Seed {
   bool isolated = false;
 
   SeedMetrics metrics;
-  GradientReading gradients;  // The latest.
-  bool healthy = true;
+  GradientReading gradients;  // The latest that was sampled.
+  bool gradients_healthy = true;
+  bool output_healthy = true;
   int64_t telemetry_epoch = 0;
   int64_t telemetry_max_epochs = 25;
 
@@ -89,6 +90,8 @@ bool ApplyPrune(Seed& seed, bool automatic, const std::string& reason,
 // Takes in a gradient reading: average norm, ratio average, health.
 void ApplyGradientReading(Seed& seed, const GradientReading& reading);
 
+// Gradients finite and not exploding, output finite, when last looked at.
+bool IsHealthy(const Seed& seed);
 GateInputs GateInputsOf(const Seed& seed);
 SeedTelemetry TelemetryOf(const Seed& seed, absl::Time now);
 SlotReport ReportOf(const Seed& seed, absl::Time now);

@@ -107,7 +107,8 @@ class SeedSlot : public torch::nn::Module {
 
   // Takes a gradient sample after backward and before clipping, replacing the
   // one of an earlier batch; `host` is shared by all slots. No device-to-host
-  // copy. False, without effect, unless the seed is TRAINING or BLENDING.
+  // copy. False, without effect, unless the seed is TRAINING, BLENDING or
+  // HOLDING (its health is judged there) and not frozen by a ramp down.
   bool CaptureGradients(const GradientSample& host) ABSL_LOCKS_EXCLUDED(mu_);
   // At the end of an epoch: reads the pending sample, if any, with one copy
   // and records it. False if nothing was pending.

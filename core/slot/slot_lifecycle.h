@@ -15,23 +15,13 @@
 #include "core/slot/events.h"
 #include "core/slot/gate_synchronizer.h"
 #include "core/slot/gates.h"
+#include "core/slot/germination.h"
 #include "core/slot/lifecycle_result.h"
 #include "core/slot/seed.h"
 #include "core/slot/seed_slot.h"
 #include "core/slot/stage.h"
 
 namespace esper::slot {
-
-// What to plant.
-struct GerminateRequest {
-  std::string blueprint_id;
-  std::string seed_id;               // Empty: "<slot>-<blueprint>".
-  std::string blend_id = "sigmoid";  // "linear", "sigmoid" or "gated".
-  int64_t tempo = 5;                 // Epochs of the ramp, >= 1.
-  AlphaAlgorithm algorithm = AlphaAlgorithm::kAdd;  // GATE <=> "gated".
-  std::optional<double> alpha_target;               // In (0, 1]; absent = 1.
-  std::map<std::string, int64_t> values;            // Options of the blueprint.
-};
 
 // Where alpha shall go.
 struct AlphaTargetRequest {
@@ -56,9 +46,10 @@ struct PruneRequest {
 // serves all slots of a model, with one gate policy.
 //
 // Every call either takes effect as a whole or changes nothing, and says which
-// (LifecycleResult). Events are delivered after the call has taken effect.
-// Calls on one slot are serialised by its mutex; calls on different slots may
-// run at once. No global random generator is left changed.
+// (LifecycleResult); only a tick whose automatic gate could not be agreed on
+// keeps the step that alpha took before. Events are delivered after the call
+// has taken effect. Calls on one slot are serialised by its mutex; calls on
+// different slots may run at once. No global random generator is left changed.
 class SlotLifecycle {
  public:
   // Gates that ticks try by themselves. With all three, nothing is left for
@@ -141,8 +132,11 @@ class SlotLifecycle {
                                 Events& events) const;
   LifecycleResult FossilizeLocked(SeedSlot& slot, Events& events) const;
   LifecycleResult TickLocked(SeedSlot& slot, Events& events) const;
+  LifecycleResult TryAdvanceLocked(SeedSlot& slot, SeedStage target,
+                                   Events& events) const;
   LifecycleResult TickBlendingLocked(SeedSlot& slot, Events& events) const;
   LifecycleResult TickCoolingLocked(SeedSlot& slot, Events& events) const;
+  LifecycleResult SetAlphaLocked(SeedSlot& slot, double alpha) const;
   LifecycleResult SetAlphaTargetLocked(SeedSlot& slot,
                                        const AlphaTargetRequest& request,
                                        Events& events) const;
@@ -152,6 +146,11 @@ class SlotLifecycle {
   LifecycleResult PruneLocked(SeedSlot& slot, const std::string& reason,
                               const std::string& initiator,
                               Events& events) const;
+
+  // Gives `seed` another operator: a gate network comes or goes with GATE, and
+  // opens nearly if the seed already shows, so that the output hardly moves.
+  static absl::Status SwitchAlgorithm(const SeedSlot& slot, AlphaAlgorithm to,
+                                      int64_t steps, Seed& seed);
 
   // Runs `body` under the slot's mutex, then delivers the events.
   template <typename Body>

@@ -1,0 +1,211 @@
+#include "core/slot/seed_slot.h"
+
+#include <c10/core/ScalarType.h>
+
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "core/slot/slot_id.h"
+
+namespace esper::slot {
+namespace {
+
+absl::Status Empty(const std::string& slot_id) {
+  return absl::FailedPreconditionError(
+      absl::StrCat("Slot ", slot_id, " is empty."));
+}
+
+std::shared_ptr<const ForwardPlan> EmptyPlan(const std::string& slot_id) {
+  auto plan = std::make_shared<ForwardPlan>();
+  plan->slot_id = slot_id;
+  plan->stage = SeedStage::kDormant;
+  return plan;
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<SeedSlot>> SeedSlot::Create(
+    const Options& options) {
+  const auto id = SlotId::Parse(options.slot_id);
+  if (!id.ok()) return id.status();
+  if (options.channels <= 0) {
+    return absl::InvalidArgumentError(absl::StrCat("Slot ", options.slot_id,
+                                                   " needs channels > 0, got ",
+                                                   options.channels, "."));
+  }
+  if (!c10::isFloatingType(options.dtype)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Slot ", options.slot_id, " needs a floating dtype, got ",
+                     c10::toString(options.dtype), "."));
+  }
+  return std::shared_ptr<SeedSlot>(new SeedSlot(options));
+}
+
+SeedSlot::SeedSlot(const Options& options)
+    : options_(options), plan_(EmptyPlan(options.slot_id)) {}
+
+at::Tensor SeedSlot::forward(const at::Tensor& host) const {
+  return forward(host, SlotView{});
+}
+
+at::Tensor SeedSlot::forward(const at::Tensor& host,
+                             const SlotView& view) const {
+  return RunForwardPlan(*plan(), host, view, is_training());
+}
+
+std::shared_ptr<const ForwardPlan> SeedSlot::plan() const {
+  return std::atomic_load(&plan_);
+}
+
+std::optional<SlotReport> SeedSlot::Report() const {
+  absl::MutexLock lock(&mu_);
+  if (!seed_) return std::nullopt;
+  return ReportOf(*seed_, absl::Now());
+}
+
+SeedStage SeedSlot::stage() const {
+  absl::MutexLock lock(&mu_);
+  return seed_ ? seed_->stage.stage() : SeedStage::kDormant;
+}
+
+double SeedSlot::alpha() const {
+  absl::MutexLock lock(&mu_);
+  return seed_ ? seed_->alpha.alpha() : 0;
+}
+
+bool SeedSlot::empty() const {
+  absl::MutexLock lock(&mu_);
+  return !seed_.has_value();
+}
+
+std::vector<at::Tensor> SeedSlot::SeedParameters() const {
+  absl::MutexLock lock(&mu_);
+  if (!seed_) return {};
+  return slot::SeedParameters(*seed_);
+}
+
+absl::Status SeedSlot::RecordAccuracy(double accuracy) {
+  absl::MutexLock lock(&mu_);
+  if (!seed_) return Empty(slot_id());
+  if (IsFailureStage(seed_->stage.stage())) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "Slot ", slot_id(), " is cooling down; no seed earns an accuracy."));
+  }
+  return seed_->metrics.RecordAccuracy(accuracy);
+}
+
+absl::Status SeedSlot::RecordContribution(double value) {
+  absl::MutexLock lock(&mu_);
+  if (!seed_) return Empty(slot_id());
+  if (IsFailureStage(seed_->stage.stage())) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "Slot ", slot_id(), " is cooling down; no seed contributes."));
+  }
+  return seed_->metrics.RecordContribution(value);
+}
+
+absl::Status SeedSlot::RecordInteractions(const InteractionReadings& readings) {
+  if (!std::isfinite(readings.interaction_sum) ||
+      !std::isfinite(readings.boost_received) ||
+      !std::isfinite(readings.upstream_alpha_sum) ||
+      !std::isfinite(readings.downstream_alpha_sum)) {
+    return absl::InvalidArgumentError("Interactions must be finite.");
+  }
+  absl::MutexLock lock(&mu_);
+  if (!seed_) return Empty(slot_id());
+  SeedMetrics& metrics = seed_->metrics;
+  metrics.interaction_sum = readings.interaction_sum;
+  metrics.boost_received = readings.boost_received;
+  metrics.upstream_alpha_sum = readings.upstream_alpha_sum;
+  metrics.downstream_alpha_sum = readings.downstream_alpha_sum;
+  return absl::OkStatus();
+}
+
+absl::Status SeedSlot::RecordGradients(const GradientReading& reading) {
+  absl::MutexLock lock(&mu_);
+  if (!seed_) return Empty(slot_id());
+  ApplyGradientReading(*seed_, reading);
+  return absl::OkStatus();
+}
+
+bool SeedSlot::CaptureGradients(const GradientSample& host) {
+  absl::MutexLock lock(&mu_);
+  if (!seed_ || !seed_->frozen.empty()) return false;
+  const SeedStage stage = seed_->stage.stage();
+  if (stage != SeedStage::kTraining && stage != SeedStage::kBlending &&
+      stage != SeedStage::kHolding) {
+    return false;
+  }
+  monitor_.Capture(SampleGradients(slot::SeedParameters(*seed_)), host);
+  return true;
+}
+
+bool SeedSlot::FinalizeGradients() {
+  absl::MutexLock lock(&mu_);
+  if (!seed_) return false;
+  if (const at::Tensor finite = seed_->probe->TakeOutputFinite();
+      finite.defined()) {
+    monitor_.CaptureOutput(finite);
+  }
+  const std::optional<GradientReading> reading = monitor_.Finalize();
+  if (!reading) return false;
+  ApplyGradientReading(*seed_, *reading);
+  return true;
+}
+
+absl::Status SeedSlot::SyncTelemetry(int64_t epoch, int64_t max_epochs) {
+  absl::MutexLock lock(&mu_);
+  if (!seed_) return Empty(slot_id());
+  seed_->telemetry_epoch = epoch;
+  seed_->telemetry_max_epochs = max_epochs;
+  return absl::OkStatus();
+}
+
+std::optional<std::string> SeedSlot::TakeAutoPrune() {
+  absl::MutexLock lock(&mu_);
+  return std::exchange(auto_prune_, std::nullopt);
+}
+
+void SeedSlot::CommitLocked(std::optional<Seed> seed) {
+  const auto module = [](const std::optional<Seed>& s) {
+    return s ? std::shared_ptr<torch::nn::Module>(s->module) : nullptr;
+  };
+  const auto gate = [](const std::optional<Seed>& s) {
+    return s ? std::shared_ptr<torch::nn::Module>(s->gate) : nullptr;
+  };
+  const auto replace = [this](const char* name,
+                              const std::shared_ptr<torch::nn::Module>& before,
+                              const std::shared_ptr<torch::nn::Module>& after) {
+    if (before == after) return false;
+    if (before) unregister_module(name);
+    if (after) register_module(name, after);
+    return true;
+  };
+  bool changed = replace("seed", module(seed_), module(seed));
+  changed |= replace("gate", gate(seed_), gate(seed));
+  if (!seed || !seed_ || seed->generation != seed_->generation ||
+      IsFailureStage(seed->stage.stage())) {
+    monitor_.Clear();
+  }
+  seed_ = std::move(seed);
+  if (changed) parameter_generation_.fetch_add(1, std::memory_order_acq_rel);
+  PublishLocked();
+}
+
+void SeedSlot::PublishLocked() {
+  std::shared_ptr<const ForwardPlan> plan;
+  if (seed_) {
+    PlanTarget target;
+    target.device = options_.device;
+    target.dtype = options_.dtype;
+    target.ste_guard = options_.ste_guard;
+    plan = MakeForwardPlan(*seed_, target);
+  } else {
+    plan = EmptyPlan(options_.slot_id);
+  }
+  std::atomic_store(&plan_, std::move(plan));
+}
+
+}  // namespace esper::slot

@@ -63,42 +63,39 @@ int64_t ActionBatcher::queued() const {
 
 void ActionBatcher::Work() {
   while (true) {
-    int64_t generation = 0;
-    Calls calls = NextBatch(&generation);
-    if (calls.empty()) return;
-    // Nobody waits for the abandoned ones: they end here, outside the lock.
-    Calls wanted;
-    for (auto& call : calls) {
-      const absl::Status abandoned = call->Abandoned();
-      if (abandoned.ok()) {
-        wanted.push_back(std::move(call));
-      } else {
-        call->Finish(abandoned);
-      }
-    }
-    const size_t count = wanted.size();
+    Batch batch = NextBatch();
+    if (batch.calls.empty() && batch.abandoned.empty()) return;
+    for (auto& call : batch.abandoned) call->Finish(call->Abandoned());
+    batch.abandoned.clear();
+    const size_t count = batch.calls.size();
     Calls deferred;
-    if (count > 0) deferred = run_batch_(std::move(wanted));
+    if (count > 0) deferred = run_batch_(std::move(batch.calls));
     const bool ran_some = deferred.size() < count;
-    EndBatch(std::move(deferred), ran_some, generation);
+    EndBatch(std::move(deferred), ran_some, batch.generation);
   }
 }
 
-ActionBatcher::Calls ActionBatcher::NextBatch(int64_t* generation) {
+ActionBatcher::Batch ActionBatcher::NextBatch() {
   absl::MutexLock lock(&mu_);
   mu_.Await(absl::Condition(this, &ActionBatcher::HasWork));
-  Calls calls;
+  Batch batch;
   int rows = 0;
   while (!queue_.empty()) {
-    const int more = queue_.front()->rows();
-    if (!calls.empty() && rows + more > options_.max_batch_rows) break;
-    rows += more;
-    calls.push_back(std::move(queue_.front()));
+    std::unique_ptr<QueuedCall>& call = queue_.front();
+    if (!call->Abandoned().ok()) {
+      batch.abandoned.push_back(std::move(call));
+    } else if (!batch.calls.empty() &&
+               rows + call->rows() > options_.max_batch_rows) {
+      break;
+    } else {
+      rows += call->rows();
+      batch.calls.push_back(std::move(call));
+    }
     queue_.pop_front();
   }
-  *generation = ended_;
-  if (!calls.empty()) ++running_;
-  return calls;
+  batch.generation = ended_;
+  if (!batch.calls.empty() || !batch.abandoned.empty()) ++running_;
+  return batch;
 }
 
 void ActionBatcher::EndBatch(Calls deferred, bool ran_some,

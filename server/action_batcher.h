@@ -21,6 +21,7 @@ class QueuedCall {
   // Rows of a batch that it takes, >= 0.
   virtual int rows() const = 0;
   // CANCELLED or DEADLINE_EXCEEDED once nobody waits for the answer; OK before.
+  // Asked under a lock: must return at once.
   virtual absl::Status Abandoned() const = 0;
   // Ends the call. Called exactly once, by whoever holds it last.
   virtual void Finish(const absl::Status& status) = 0;
@@ -70,9 +71,14 @@ class ActionBatcher {
 
  private:
   void Work();
-  // Blocks until there is a batch; empty means stop. `generation` is that of
-  // the moment when the batch was taken.
-  Calls NextBatch(int64_t* generation) ABSL_LOCKS_EXCLUDED(mu_);
+  // What a worker takes at a time.
+  struct Batch {
+    Calls calls;
+    Calls abandoned;         // To be finished without running.
+    int64_t generation = 0;  // `ended_` when it was taken.
+  };
+  // Blocks until there is work; an empty batch means stop.
+  Batch NextBatch() ABSL_LOCKS_EXCLUDED(mu_);
   // Puts deferred calls back: in the queue if a batch has ended since
   // `generation`, as they may run now; otherwise aside until one does.
   void EndBatch(Calls deferred, bool ran_some, int64_t generation)

@@ -51,10 +51,10 @@ class MaskCodec {
   // The inverse of `Decode`.
   void Encode(const ActionMasks& masks, v1::Tensor* message) const;
 
-  // EMPTY_ACTION_MASK, naming row and head, if the driver head allows nothing,
-  // or if an allowed driver action uses a head that allows nothing: such a row
-  // could fail, depending on what is sampled. With `rows_are_steps` >= 0 the
-  // tensor's rows are steps of that row.
+  // EMPTY_ACTION_MASK, naming row and head, if a head without driver allows
+  // nothing, or if a driver allows a choice that uses a head that allows
+  // nothing: such a row could fail, depending on what is sampled. With
+  // `rows_are_steps` >= 0 the tensor's rows are steps of that row.
   absl::Status CheckNotEmpty(const ActionMasks& masks,
                              int64_t rows_are_steps = -1) const;
 
@@ -67,17 +67,23 @@ class MaskCodec {
   struct Head {
     std::string name;
     int64_t size = 0;
-    int64_t offset = 0;  // In `heads`.
+    int64_t offset = 0;               // In `heads`.
+    int64_t driver = -1;              // Its driver head; -1: none.
+    std::vector<bool> relevant_when;  // [driver size].
   };
 
-  std::vector<Head> heads_;  // Storage order.
-  int64_t driver_ = -1;      // Index of the driver head; -1: none.
-  int64_t conditional_ = -1;
-  bool optional_ = false;
-  // Whether driver action o uses head k: [O][K].
-  std::vector<std::vector<bool>> relevance_;
-  int64_t width_ = 0;  // A.
-  int64_t bits_ = 0;   // Bits of one row on the wire.
+  // Whether any of `size` entries is true.
+  static bool Any(const bool* entries, int64_t size);
+  // Name of the first head that row could need and cannot have; empty if none.
+  // `conditional` is null if the specification has no conditional mask.
+  std::string FirstEmptyHead(const bool* heads, const bool* conditional) const;
+
+  std::vector<Head> heads_;   // Storage order.
+  int64_t conditional_ = -1;  // Index of the conditional head; -1: none.
+  int64_t driver_size_ = 0;   // O.
+  bool optional_ = false;     // An absent mask allows everything.
+  int64_t width_ = 0;         // A.
+  int64_t bits_ = 0;          // Bits of one row on the wire.
   int64_t row_bytes_ = 0;
 };
 

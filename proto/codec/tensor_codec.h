@@ -40,9 +40,20 @@ absl::StatusOr<at::Tensor> DecodeTensor(const v1::Tensor& message,
 // fine; a tensor that requires grad is a programming error (TORCH_CHECK).
 void EncodeTensor(const at::Tensor& tensor, v1::Tensor* message);
 
-// NONFINITE_INPUT if a float tensor holds NaN or infinity, naming the field and
-// the position of the first: the index of axis 0 as row, and of axis 1 as step
-// if `axis1_is_step`. With `row` >= 0, the row is that and axis 0 is the step.
+// The same from values in memory, whose number must be that of the shape.
+void EncodeValues(const std::vector<float>& values,
+                  const std::vector<int64_t>& shape, v1::Tensor* message);
+void EncodeValues(const std::vector<double>& values,
+                  const std::vector<int64_t>& shape, v1::Tensor* message);
+void EncodeValues(const std::vector<int64_t>& values,
+                  const std::vector<int64_t>& shape, v1::Tensor* message);
+void EncodeValues(const std::vector<uint8_t>& values,
+                  const std::vector<int64_t>& shape, v1::Tensor* message);
+
+// NONFINITE_INPUT if a float tensor on the host holds NaN or infinity, naming
+// the field and the index of axis 0 where the first one is: as the row, or, if
+// `row` >= 0 is given, as the step inside that row. Other dtypes and undefined
+// tensors pass.
 absl::Status CheckFinite(const at::Tensor& tensor, const std::string& field,
                          int64_t row = -1);
 

@@ -100,8 +100,8 @@ TEST_F(LearnerLeaseTest, RaisedTokensStayMonotone) {
 }
 
 TEST_F(LearnerLeaseTest, AnEmptyHolderIsRefused) {
-  EXPECT_THAT(lease_.Acquire(""), Refused(absl::StatusCode::kInvalidArgument,
-                                          "MALFORMED_REQUEST"));
+  EXPECT_THAT(lease_.Acquire(""),
+              Refused(absl::StatusCode::kInvalidArgument, "MALFORMED_REQUEST"));
 }
 
 }  // namespace

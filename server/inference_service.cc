@@ -1,0 +1,221 @@
+#include "server/inference_service.h"
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <utility>
+
+#include "core/error.h"
+#include "google/protobuf/duration.pb.h"
+#include "server/grpc_status.h"
+#include "server/inference_reply.h"
+
+namespace esper::server {
+namespace {
+
+void SetDuration(absl::Duration from, google::protobuf::Duration* to) {
+  const int64_t seconds = absl::IDivDuration(from, absl::Seconds(1), &from);
+  to->set_seconds(seconds);
+  to->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(from)));
+}
+
+absl::Status Draining() {
+  ErrorDetail detail;
+  detail.reason = "DRAINING";
+  detail.hint = "Retry on another server.";
+  return MakeStatus(absl::StatusCode::kUnavailable, detail,
+                    "The server is shutting down.");
+}
+
+// One waiting call. gRPC deletes nothing: it lives until `OnDone`.
+class WaitingReactor : public grpc::ServerUnaryReactor {
+ public:
+  bool cancelled() const { return cancelled_; }
+
+ private:
+  void OnCancel() override { cancelled_ = true; }
+  void OnDone() override { delete this; }
+
+  std::atomic<bool> cancelled_{false};
+};
+
+// A call of the engine that ends as a gRPC call. The reactor may be gone once
+// `Finish` has finished it.
+class RpcCall : public InferenceCall {
+ public:
+  template <typename Input>
+  RpcCall(Input input, WaitingReactor* reactor,
+          grpc::CallbackServerContext* context, ServerCounters* counters)
+      : InferenceCall(std::move(input)),
+        reactor_(reactor),
+        context_(context),
+        counters_(counters) {}
+
+  absl::Status Abandoned() const override {
+    if (reactor_->cancelled()) {
+      return absl::CancelledError("The caller went away.");
+    }
+    if (context_->deadline() <= std::chrono::system_clock::now()) {
+      return absl::DeadlineExceededError("The call waited past its deadline.");
+    }
+    return absl::OkStatus();
+  }
+
+  void Finish(const absl::Status& status) override {
+    const absl::Status encoded = status.ok() ? CatchErrors([this] {
+      Encode();
+      return absl::OkStatus();
+    })
+                                             : status;
+    FinishCall(reactor_, context_, counters_, encoded);
+  }
+
+ private:
+  // Fills the response.
+  virtual void Encode() = 0;
+
+  WaitingReactor* const reactor_;
+  grpc::CallbackServerContext* const context_;
+  ServerCounters* const counters_;
+};
+
+class StepRpc : public RpcCall {
+ public:
+  StepRpc(ActionInput input, bool entropies, WaitingReactor* reactor,
+          grpc::CallbackServerContext* context, const PolicyStore* policies,
+          ServerCounters* counters, v1::GetActionResponse* response)
+      : RpcCall(std::move(input), reactor, context, counters),
+        entropies_(entropies),
+        policies_(policies),
+        response_(response) {}
+
+ private:
+  void Encode() override {
+    const auto& heads = policies_->spec().heads;
+    const bool wide = std::any_of(heads.begin(), heads.end(),
+                                  [](auto& head) { return head.size > 256; });
+    EncodeSteps(steps_, wide, entropies_, response_);
+    policies_->FillHeader(CommonVersion(steps_, policy_version_),
+                          response_->mutable_header());
+  }
+
+  const bool entropies_;
+  const PolicyStore* const policies_;
+  v1::GetActionResponse* const response_;
+};
+
+class CloseRpc : public RpcCall {
+ public:
+  CloseRpc(CloseInput input, WaitingReactor* reactor,
+           grpc::CallbackServerContext* context, const PolicyStore* policies,
+           ServerCounters* counters, v1::CloseEpisodesResponse* response)
+      : RpcCall(std::move(input), reactor, context, counters),
+        policies_(policies),
+        response_(response) {}
+
+ private:
+  void Encode() override {
+    EncodeClosed(closed_, response_);
+    policies_->FillHeader(policy_version_, response_->mutable_header());
+  }
+
+  const PolicyStore* const policies_;
+  v1::CloseEpisodesResponse* const response_;
+};
+
+}  // namespace
+
+InferenceService::InferenceService(const InferenceOptions& options,
+                                   const std::string& device,
+                                   PolicyStore* policies,
+                                   ServerCounters* counters, Clock clock)
+    : options_(options),
+      device_(device),
+      policies_(policies),
+      counters_(counters),
+      decoder_(policies->spec(), options),
+      engine_(options, policies, counters, std::move(clock)) {}
+
+void InferenceService::Drain() {
+  draining_ = true;
+  engine_.Drain();
+}
+
+grpc::ServerUnaryReactor* InferenceService::GetPolicy(
+    grpc::CallbackServerContext* context, const v1::GetPolicyRequest*,
+    v1::GetPolicyResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  const absl::Status status = CatchErrors([&] {
+    const auto policy = policies_->Current();
+    policies_->FillHeader(policy->version, response->mutable_header());
+    response->set_spec_json(policies_->spec().ToJson());
+    response->set_precision(policy->precision);
+    response->set_device(device_);
+    v1::Limits* limits = response->mutable_limits();
+    limits->set_max_rows_per_call(options_.max_rows_per_call);
+    limits->set_max_episodes(options_.max_episodes);
+    limits->set_max_queued_calls(options_.max_queued_calls);
+    limits->set_max_message_bytes(options_.max_message_bytes);
+    SetDuration(options_.episode_lease, limits->mutable_episode_lease());
+    return absl::OkStatus();
+  });
+  FinishCall(reactor, context, counters_, status);
+  return reactor;
+}
+
+absl::Status InferenceService::Open(const v1::OpenEpisodesRequest& request,
+                                    v1::OpenEpisodesResponse* response) {
+  if (draining_) return Draining();
+  const auto starts = decoder_.DecodeOpen(request);
+  if (!starts.ok()) return starts.status();
+  const auto ids = engine_.episodes().Open(*starts);
+  if (!ids.ok()) return ids.status();
+  for (const std::string& id : *ids) response->add_episode_ids(id);
+  SetDuration(options_.episode_lease, response->mutable_lease());
+  policies_->FillHeader(response->mutable_header());
+  return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* InferenceService::OpenEpisodes(
+    grpc::CallbackServerContext* context,
+    const v1::OpenEpisodesRequest* request,
+    v1::OpenEpisodesResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  FinishCall(reactor, context, counters_,
+             CatchErrors([&] { return Open(*request, response); }));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* InferenceService::GetAction(
+    grpc::CallbackServerContext* context, const v1::GetActionRequest* request,
+    v1::GetActionResponse* response) {
+  auto* reactor = new WaitingReactor;
+  const absl::Status status = CatchErrors([&] {
+    auto input = decoder_.DecodeAction(*request);
+    if (!input.ok()) return input.status();
+    engine_.Enqueue(std::make_unique<StepRpc>(
+        *std::move(input), request->return_entropies(), reactor, context,
+        policies_, counters_, response));
+    return absl::OkStatus();
+  });
+  if (!status.ok()) FinishCall(reactor, context, counters_, status);
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* InferenceService::CloseEpisodes(
+    grpc::CallbackServerContext* context,
+    const v1::CloseEpisodesRequest* request,
+    v1::CloseEpisodesResponse* response) {
+  auto* reactor = new WaitingReactor;
+  const absl::Status status = CatchErrors([&] {
+    auto input = decoder_.DecodeClose(*request);
+    if (!input.ok()) return input.status();
+    engine_.Enqueue(std::make_unique<CloseRpc>(
+        *std::move(input), reactor, context, policies_, counters_, response));
+    return absl::OkStatus();
+  });
+  if (!status.ok()) FinishCall(reactor, context, counters_, status);
+  return reactor;
+}
+
+}  // namespace esper::server

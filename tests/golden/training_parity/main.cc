@@ -1,7 +1,9 @@
 // Checks the reference vectors of a directory:
-//   bazel run //tests/golden/training_parity -- --golden_dir=DIR
+//   bazel run //tests/golden:training_parity -- --golden_dir=DIR
 // Prints failures and skips, then "N passed, N failed, N skipped"; exits
 // non-zero on any failure.
+#include <cstdlib>
+#include <filesystem>
 #include <iostream>
 #include <string>
 
@@ -10,12 +12,27 @@
 #include "tests/golden/training_parity/cases.h"
 
 ABSL_FLAG(std::string, golden_dir, "tests/golden/training",
-          "Directory of reference vectors (absolute, or in the workspace).");
+          "Directory of reference vectors.");
+
+namespace {
+
+// `bazel run` starts elsewhere: a relative path means the caller's directory
+// if it exists there.
+std::string Resolve(const std::string& directory) {
+  const char* caller = std::getenv("BUILD_WORKING_DIRECTORY");
+  if (caller == nullptr) return directory;
+  const auto from_caller = std::filesystem::path(caller) / directory;
+  return std::filesystem::exists(from_caller) ? from_caller.string()
+                                              : directory;
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   absl::ParseCommandLine(argc, argv);
   esper::testing::GoldenReport report;
-  esper::testing::CheckDirectory(absl::GetFlag(FLAGS_golden_dir), &report);
+  esper::testing::CheckDirectory(Resolve(absl::GetFlag(FLAGS_golden_dir)),
+                                 &report);
   for (const std::string& skip : report.skips()) {
     std::cout << "SKIPPED " << skip << "\n";
   }

@@ -27,6 +27,8 @@ namespace esper::ppo {
 
 using tensor::NamedTensors;
 
+class LearnerCore;  // core/ppo/learner_core.h
+
 // A published version of the policy: what acting needs. Immutable and shared;
 // no tensor in it requires or can get a gradient. Thread-safe.
 struct PolicySnapshot {
@@ -165,14 +167,9 @@ class Learner {
   double value_sigma() const;
 
  private:
-  class Impl;
-  Learner(std::unique_ptr<Impl> impl,
-          std::shared_ptr<const PolicySnapshot> published);
-  static absl::StatusOr<std::unique_ptr<Impl>> FromState(
-      const policy::PolicySpec& spec, const LearnerConfig& config,
-      const LearnerState& state);
+  explicit Learner(std::unique_ptr<LearnerCore> core);
 
-  std::unique_ptr<Impl> impl_;
+  std::unique_ptr<LearnerCore> core_;
 
   mutable absl::Mutex mu_;
   std::shared_ptr<const PolicySnapshot> published_ ABSL_GUARDED_BY(mu_);

@@ -1,0 +1,132 @@
+#ifndef ESPER_CORE_PPO_LEARNER_CORE_H_
+#define ESPER_CORE_PPO_LEARNER_CORE_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ATen/core/Tensor.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "core/policy/evaluator.h"
+#include "core/policy/recurrent_policy.h"
+#include "core/ppo/adam.h"
+#include "core/ppo/learner.h"
+#include "core/ppo/normalizer.h"
+#include "core/ppo/pass.h"
+#include "core/ppo/trajectory_rules.h"
+
+namespace esper::ppo {
+
+// The statistics of training, as one value: drafted by a pass, then committed
+// whole or dropped.
+struct LearnerStatistics {
+  ObservationNormalizer observations;
+  ReturnScaler returns;
+  ValueNormalizer values;
+
+  LearnerStatistics(const policy::PolicySpec& spec,
+                    const LearnerConfig& config);
+};
+
+struct LearnerCounters {
+  int64_t version = 0;
+  int64_t optimizer_steps = 0;
+  int64_t steps_since_publish = 0;
+  int64_t updates = 0;
+  int64_t transitions = 0;
+  int64_t nonfinite_in_a_row = 0;
+  int64_t passes = 0;  // Seeds the dropout of each pass.
+};
+
+// A trajectory batch, checked and ready for the network.
+struct PreparedBatch {
+  TrajectoryBatch batch;
+  policy::EvaluationInputs inputs;
+};
+
+// The parts of a learner. Methods throw esper::Error for a caller's mistake;
+// `Learner` turns it into a status.
+class LearnerCore {
+ public:
+  LearnerCore(const policy::PolicySpec& spec, const LearnerConfig& config,
+              uint64_t init_seed);
+
+  ForwardBackwardReport ForwardBackward(
+      absl::Span<const Trajectory> trajectories, const PpoOptions& options);
+  OptimStepReport OptimStep(const OptimStepOptions& options);
+  std::shared_ptr<const PolicySnapshot> Publish();
+  std::unique_ptr<OpenEvaluation> Evaluate(
+      absl::Span<const Trajectory> trajectories, bool keep_graph);
+  double AccumulateGradients(OpenEvaluation& evaluation,
+                             const Cotangents& cotangents);
+  void ClearGradients();
+
+  LearnerState Save() const;
+  // Fills a learner fresh from its constructor.
+  absl::Status Load(const LearnerState& state);
+
+  NamedTensors NamedParameters() const;  // Aliases.
+  bool has_gradient() const;
+
+  policy::PolicySpec spec;
+  LearnerConfig config;
+  TrajectoryRules rules;
+  std::shared_ptr<policy::RecurrentPolicy> network;
+  // Of `network`, in one order throughout.
+  std::vector<std::string> names;
+  std::vector<at::Tensor> parameters;
+  Adam adam;
+  LearnerStatistics statistics;
+  // Frozen between publishes.
+  double deviation = 1;  // Raw reward per scaled reward.
+  // Raw reward per unit of V, by version; the admissible ones.
+  std::map<int64_t, double> value_units;
+  // What `snapshot->scaler` was made of.
+  Moments scaler_moments;
+  std::shared_ptr<const PolicySnapshot> snapshot;
+  LearnerCounters counters;
+  // Training weights differ from the published ones.
+  bool moved_since_publish = false;
+  // Identifies the learner and the weights an evaluation was made with.
+  uint64_t identity = 0;
+  uint64_t generation = 0;
+
+ private:
+  friend class PassRunner;
+
+  PreparedBatch Prepare(absl::Span<const Trajectory> trajectories) const;
+  // Training mode and dropout of the next pass.
+  void SeedPass();
+  // The network of the published weights.
+  const policy::RecurrentPolicy& Anchor();
+  std::shared_ptr<const policy::BehaviourOrigin> RecordedOrigin() const;
+  // sigma, or 1 without value normalisation.
+  double SigmaOf(const ValueNormalizer& values) const;
+  // Multiplies the last layers of V and Q.
+  void RescaleValueHeads(double factor);
+  std::vector<at::Tensor> TakeGradients();
+  void PutGradients(const std::vector<at::Tensor>& gradients);
+  // Adds `earlier` to the parameters' gradients.
+  void AddGradients(const std::vector<at::Tensor>& earlier);
+  std::string FirstNonFiniteGradient() const;
+  // Counts a pass or step that was not finite; throws TRAINING_DIVERGED when
+  // there were too many in a row.
+  void NoteNonFinite(const std::string& what);
+  void MakeSnapshot(NamedTensors weights);
+
+  std::shared_ptr<policy::RecurrentPolicy> anchor_;  // Made when needed.
+  int64_t anchor_version_ = 0;
+};
+
+// Throws esper::Error with this reason, whose code the design fixes.
+[[noreturn]] void RefuseCall(const std::string& reason,
+                             const std::string& field,
+                             const std::string& message,
+                             const std::string& hint);
+
+}  // namespace esper::ppo
+#endif  // ESPER_CORE_PPO_LEARNER_CORE_H_

@@ -1,0 +1,152 @@
+// Environment worker: runs episodes of the network-growing environment that a
+// coordinator leases to it, with actions from a policy server.
+
+#include <ATen/Parallel.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "absl/flags/flag.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "client/env/environment_worker.h"
+#include "client/env/heartbeat.h"
+#include "client/main_util.h"
+#include "client/status.h"
+#include "client/stop_signal.h"
+#include "spdlog/spdlog.h"
+
+ABSL_FLAG(std::string, coordinator, "",
+          "Address of the coordinator (esper_trainer): host:port or unix:PATH. "
+          "Required.");
+ABSL_FLAG(std::string, server, "",
+          "Address of the policy server; empty: the one that the coordinator "
+          "names.");
+ABSL_FLAG(int32_t, environments, 4, "Episodes that run side by side.");
+ABSL_FLAG(std::string, task, "digits", "Task that this worker has data for.");
+ABSL_FLAG(std::string, data, "data/digits.csv.gz",
+          "Data file of the task, made by deploy/fetch_digits.py.");
+ABSL_FLAG(std::string, worker_name, "",
+          "Unique among the workers; empty: host and process id.");
+ABSL_FLAG(absl::Duration, coordinator_patience, absl::Minutes(1),
+          "How long to wait for a coordinator that is gone.");
+ABSL_FLAG(absl::Duration, server_patience, absl::Minutes(2),
+          "How long to wait for a policy server that is gone.");
+ABSL_FLAG(int32_t, threads, 1, "Threads of one tensor operation.");
+ABSL_FLAG(std::string, log_level, "info",
+          "trace, debug, info, warning, error, critical or off.");
+
+namespace esper::client {
+namespace {
+
+std::string WorkerName() {
+  const std::string name = absl::GetFlag(FLAGS_worker_name);
+  if (!name.empty()) return name;
+  char host[256] = "";
+  gethostname(host, sizeof(host) - 1);
+  return absl::StrCat(host, "-", getpid());
+}
+
+absl::Status CheckFlags() {
+  if (absl::GetFlag(FLAGS_coordinator).empty()) {
+    return absl::InvalidArgumentError("--coordinator is empty.");
+  }
+  if (absl::GetFlag(FLAGS_environments) < 1) {
+    return absl::InvalidArgumentError("--environments must be at least 1.");
+  }
+  if (absl::GetFlag(FLAGS_threads) < 1) {
+    return absl::InvalidArgumentError("--threads must be at least 1.");
+  }
+  return absl::OkStatus();
+}
+
+absl::Duration ToDuration(const google::protobuf::Duration& proto) {
+  return absl::Seconds(proto.seconds()) + absl::Nanoseconds(proto.nanos());
+}
+
+absl::StatusOr<std::unique_ptr<PolicyClient>> ConnectPolicy(
+    const std::string& named, const RetryPolicy& retry) {
+  ConnectOptions connect;
+  connect.address = absl::GetFlag(FLAGS_server);
+  if (connect.address.empty()) connect.address = named;
+  connect.timeout = absl::GetFlag(FLAGS_server_patience);
+  RetryPolicy patient = retry;
+  patient.give_up_after = absl::GetFlag(FLAGS_server_patience);
+  return PolicyClient::Connect(connect, patient);
+}
+
+absl::Status Run(StopSignal& signal) {
+  absl::Status status = CheckFlags();
+  if (!status.ok()) return status;
+  auto task =
+      env::LoadTask(absl::GetFlag(FLAGS_task), absl::GetFlag(FLAGS_data));
+  if (!task.ok()) return task.status();
+
+  RetryPolicy retry;
+  retry.stop = &signal.stopped();
+  retry.give_up_after = absl::GetFlag(FLAGS_coordinator_patience);
+  ConnectOptions connect;
+  connect.address = absl::GetFlag(FLAGS_coordinator);
+  connect.timeout = absl::GetFlag(FLAGS_coordinator_patience);
+  auto channel = Connect(connect);
+  if (!channel.ok()) return channel.status();
+  CoordinatorClient coordinator(*channel, retry);
+  LeaseBoard board;
+  CoordinatorLink link(coordinator, board, WorkerName(),
+                       absl::GetFlag(FLAGS_environments));
+  auto registered = link.Register();
+  if (!registered.ok()) return registered.status();
+
+  auto policy = ConnectPolicy(registered->policy_address(), retry);
+  if (!policy.ok()) return policy.status();
+  auto info = (*policy)->GetPolicy();
+  if (!info.ok()) return info.status();
+  const int environments = absl::GetFlag(FLAGS_environments);
+  if (environments > info->limits().max_rows_per_call()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--environments=", environments, " is above the server's limit of ",
+        info->limits().max_rows_per_call(),
+        " rows per call. Start more workers instead."));
+  }
+
+  RetryPolicy one_attempt = retry;
+  one_attempt.attempt_timeout = absl::Seconds(5);
+  one_attempt.give_up_after = absl::ZeroDuration();
+  CoordinatorClient heartbeat_client(*channel, one_attempt);
+  Heartbeat::Options heartbeat_options;
+  heartbeat_options.interval =
+      std::min(ToDuration(registered->lease()) / 3, absl::Seconds(2));
+  heartbeat_options.patience = absl::GetFlag(FLAGS_coordinator_patience);
+  Heartbeat heartbeat(heartbeat_options, heartbeat_client, board,
+                      [&signal](const std::string& reason) {
+                        spdlog::info("stopping: {}", reason);
+                        signal.Stop();
+                      });
+  EnvironmentWorker worker({environments, info->header().spec_digest()}, *task,
+                           **policy, link, board, signal);
+  return worker.Run();
+}
+
+}  // namespace
+}  // namespace esper::client
+
+int main(int argc, char** argv) {
+  using namespace esper::client;
+  ParseFlags(argc, argv,
+             "Runs network-growing environments for a training coordinator.\n\n"
+             "  esper_env --coordinator=127.0.0.1:50052 --environments=4 "
+             "--data=data/digits.csv.gz\n");
+  StopSignal signal;
+  absl::Status status = SetUpLog(absl::GetFlag(FLAGS_log_level));
+  if (status.ok()) {
+    at::set_num_threads(absl::GetFlag(FLAGS_threads));
+    status = Run(signal);
+  }
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "esper_env: %s\n", Describe(status).c_str());
+  return 1;
+}

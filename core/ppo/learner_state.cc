@@ -1,4 +1,5 @@
 #include <map>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -55,6 +56,16 @@ json ConfigJson(const LearnerConfig& config) {
   detail.tensor = tensor;
   detail.hint = "Restore another checkpoint.";
   throw Error(CodeOfReason(detail.reason), detail, message);
+}
+
+absl::Status Unreadable(const std::string& why) {
+  ErrorDetail detail;
+  detail.reason = "CORRUPT_CHECKPOINT";
+  detail.field = "json";
+  detail.hint = "Restore another checkpoint.";
+  return MakeStatus(
+      CodeOfReason(detail.reason), detail,
+      absl::StrCat("The learner state does not parse: ", why, "."));
 }
 
 void ThrowIfError(const absl::Status& status) {

@@ -182,6 +182,7 @@ absl::StatusOr<std::shared_ptr<Episode>> EpisodeTable::Find(
 absl::Status EpisodeTable::CheckOutcome(const Episode& episode,
                                         const Outcome& outcome,
                                         int64_t row) const {
+  if (options_.driver_head < 0) return absl::OkStatus();
   const int64_t chosen = episode.last_answer.actions[options_.driver_head];
   if (outcome.effective_choice == chosen ||
       (options_.idle_choice >= 0 &&

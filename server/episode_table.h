@@ -42,9 +42,10 @@ class EpisodeTable {
     int max_episodes = 16384;                  // Open at a time, > 0.
     absl::Duration lease = absl::Minutes(10);  // Idle time allowed, > 0.
     int remembered = 65536;                    // Ended episodes, > 0.
-    // Head of an answer's actions that outcomes speak of, and the choice of it
-    // that an environment may fall back to; -1: none.
-    int driver_head = 0;
+    // Head of an answer's actions that outcomes speak of; -1: none, and their
+    // choice is not checked.
+    int driver_head = -1;
+    // Choice of it that an environment may fall back to; -1: none.
     int64_t idle_choice = -1;
   };
 

@@ -20,7 +20,9 @@ EpisodeTable::Options TableOptions(const InferenceOptions& options,
   table.max_episodes = options.max_episodes;
   table.lease = options.episode_lease;
   table.driver_head = static_cast<int>(DriverHead(spec));
-  table.idle_choice = spec.heads[table.driver_head].idle_choice;
+  if (table.driver_head >= 0) {
+    table.idle_choice = spec.heads[table.driver_head].idle_choice;
+  }
   return table;
 }
 

@@ -54,9 +54,14 @@ absl::Status CheckFiniteRows(const at::Tensor& tensor, const std::string& field,
 }  // namespace
 
 int64_t DriverHead(const policy::PolicySpec& spec) {
-  const int64_t conditional = spec.ConditionalHead();
-  if (conditional >= 0) return spec.DriverOf(conditional);
-  return spec.HeadIndex(spec.sampling_order.front());
+  int64_t found = -1;
+  for (int64_t k = 0; k < spec.num_heads(); ++k) {
+    const int64_t driver = spec.DriverOf(k);
+    if (driver < 0) continue;
+    if (spec.heads[driver].idle_choice >= 0) return driver;
+    if (found < 0) found = driver;
+  }
+  return found;
 }
 
 InferenceRequestDecoder::InferenceRequestDecoder(
@@ -66,7 +71,8 @@ InferenceRequestDecoder::InferenceRequestDecoder(
       observation_width_(spec.observation_width()),
       categorical_count_(spec.categorical_count()),
       cardinality_(spec.categorical ? spec.categorical->cardinality : 0),
-      driver_choices_(spec.heads[DriverHead(spec)].size),
+      driver_choices_(DriverHead(spec) < 0 ? INT32_MAX
+                                           : spec.heads[DriverHead(spec)].size),
       contributions_(spec.contribution_outputs) {}
 
 absl::Status InferenceRequestDecoder::CheckSize(

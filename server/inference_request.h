@@ -35,7 +35,8 @@ struct CloseInput {
 };
 
 // The head that environments report on (which of its choices took effect): the
-// driver of the conditional head, else the first head in sampling order.
+// first driver that has an idle choice, otherwise the first driver; -1 if no
+// head drives another. The same as ppo::TrajectoryRules::driver.
 int64_t DriverHead(const policy::PolicySpec& spec);
 
 // Checks requests of the inference service, and turns them into tensors.
@@ -78,9 +79,9 @@ class InferenceRequestDecoder {
   const codec::MaskCodec masks_;
   const int64_t observation_width_;
   const int64_t categorical_count_;
-  const int64_t cardinality_;  // Categorical values are -1 or below it.
-  const int64_t driver_choices_;
-  const int64_t contributions_;  // Outputs of the contribution predictor.
+  const int64_t cardinality_;     // Categorical values are -1 or below it.
+  const int64_t driver_choices_;  // Of the driver head; unbounded without.
+  const int64_t contributions_;   // Outputs of the contribution predictor.
 };
 
 }  // namespace esper::server

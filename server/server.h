@@ -5,23 +5,28 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "core/policy/policy_spec.h"
+#include "core/ppo/learner_options.h"
 #include "grpcpp/channel.h"
-#include "grpcpp/impl/service_type.h"
 #include "grpcpp/server.h"
+#include "server/admin_service.h"
+#include "server/checkpoint_store.h"
 #include "server/clock.h"
+#include "server/evaluate_stream.h"
 #include "server/inference_options.h"
+#include "server/inference_service.h"
+#include "server/learner_thread.h"
 #include "server/policy_store.h"
 #include "server/server_counters.h"
+#include "server/training_service.h"
 
 namespace esper::server {
-
-class InferenceService;
 
 struct ServerOptions {
   // "host:port", port 0 for any free one, or "unix:/path". Empty: no listener,
@@ -32,33 +37,42 @@ struct ServerOptions {
   std::string device = "auto";  // "auto", "cpu" or "cuda:N".
   // Without value: the network-growing policy with slots r0c0, r0c1, r0c2.
   std::optional<policy::PolicySpec> spec;
-  uint64_t init_seed = 0;      // Initial weights.
-  std::string checkpoint_dir;  // Empty: checkpoints are refused.
-  std::string restore;         // Name, or "latest"; empty: fresh weights.
+  uint64_t init_seed = 0;            // Initial weights.
+  std::string checkpoint_dir;        // Empty: checkpoints are refused.
+  std::string restore;               // Name, or "latest"; empty: fresh weights.
+  int max_message_bytes = 64 << 20;  // Received, of any service.
   InferenceOptions inference;
+  ppo::LearnerConfig learner;
+  LearnerThread::Options learner_thread;
+  EvaluateStreamOptions streams;
   Clock clock = SteadyNow;
 };
 
-// Owns the policy, the services and the gRPC server, in that order.
+// Owns the policy, the learner, the services and the gRPC server.
 //
 //   Create -> (serving) -> Drain -> destructor
 //
 // Thread safety: any thread may call any method after `Create`.
 class Server {
  public:
-  // Listens when it returns. INVALID_ARGUMENT for an option outside its range,
-  // FAILED_PRECONDITION for a device that is not here, UNAVAILABLE if the
-  // address cannot be listened on, and the errors of restoring.
+  // Serves when it returns. INVALID_ARGUMENT for an option outside its range,
+  // FAILED_PRECONDITION for a device that is not here, PERMISSION_DENIED for an
+  // address beyond this machine without `insecure`, UNAVAILABLE if the address
+  // cannot be listened on, and the errors of restoring a checkpoint.
   static absl::StatusOr<std::unique_ptr<Server>> Create(
       const ServerOptions& options);
 
-  // Drains, if that was not done, without waiting for calls.
+  // Drains, and cancels what is open.
   ~Server();
 
-  // Reports "not serving", refuses new episodes and steps with DRAINING,
-  // finishes what was accepted, then stops listening. Calls still open at
-  // `deadline` (streams) are cancelled. Returns when all is done.
-  void Drain(absl::Duration deadline);
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  // Reports "not serving", refuses new work with DRAINING, finishes what was
+  // accepted, then stops listening. Calls still open after `grace` (idle
+  // streams) are cancelled. Returns when all is done; a second call waits for
+  // the first.
+  void Drain(absl::Duration grace) ABSL_LOCKS_EXCLUDED(drain_mu_);
 
   // Port listened on; 0 for a Unix socket or no listener.
   int port() const { return port_; }
@@ -67,23 +81,31 @@ class Server {
 
   PolicyStore& policies() { return *policies_; }
   InferenceService& inference() { return *inference_; }
+  LearnerThread& learner() { return *learner_; }
   ServerCounters& counters() { return counters_; }
 
  private:
   explicit Server(const ServerOptions& options);
 
-  // Makes the first version: fresh weights, or those of a checkpoint.
-  absl::Status CreatePolicy();
+  // The learner, fresh or from a checkpoint, its first version in the store,
+  // and its thread.
+  absl::Status CreateLearner();
+  void CreateServices(const std::string& device);
   absl::Status Listen();
 
   const ServerOptions options_;
   ServerCounters counters_;
+  CheckpointStore checkpoints_;
   std::unique_ptr<PolicyStore> policies_;
+  std::unique_ptr<LearnerThread> learner_;
   std::unique_ptr<InferenceService> inference_;
-  // Further services, in the order they were made.
-  std::vector<std::unique_ptr<grpc::Service>> services_;
+  std::unique_ptr<TrainingService> training_;
+  std::unique_ptr<AdminService> admin_;
   int port_ = 0;
-  std::unique_ptr<grpc::Server> grpc_server_;
+
+  absl::Mutex drain_mu_;
+  bool drained_ ABSL_GUARDED_BY(drain_mu_) = false;
+  std::unique_ptr<grpc::Server> grpc_server_;  // Last: serves all of the above.
 };
 
 }  // namespace esper::server

@@ -20,7 +20,7 @@ namespace esper::codec {
 //                      NUMBER_KIND_BEHAVIOUR, a padding bit in a mask, one
 //                      initial state without the other;
 //   INVALID_ACTION     an action of the driver head outside its range.
-// Values are left to ppo::ValidateTrajectory, which is the one place that
+// Values are left to ppo::TrajectoryRules, which is the one place that
 // checks them.
 absl::StatusOr<ppo::Trajectory> DecodeTrajectory(const v1::Trajectory& message,
                                                  const policy::PolicySpec& spec,

@@ -1,0 +1,171 @@
+#include <signal.h>
+#include <sys/resource.h>
+
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ATen/Parallel.h"
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "server/listen_address.h"
+#include "server/log_setup.h"
+#include "server/server.h"
+#include "server/version.h"
+#include "spdlog/spdlog.h"
+
+ABSL_FLAG(std::string, address, "127.0.0.1:50051",
+          "Where to listen: host:port (port 0: any free one) or unix:/path.");
+ABSL_FLAG(bool, insecure, false,
+          "Listen on an address that other machines can reach, although nobody "
+          "is authenticated.");
+ABSL_FLAG(std::string, device, "auto", "auto, cpu or cuda:N.");
+ABSL_FLAG(std::string, policy_spec, "",
+          "JSON file with the policy's specification. Empty: the policy that "
+          "grows networks, with the slots r0c0, r0c1 and r0c2.");
+ABSL_FLAG(uint64_t, init_seed, 0, "Seed of the initial weights.");
+ABSL_FLAG(std::string, checkpoint_dir, "",
+          "Folder of the checkpoints. Empty: they are refused.");
+ABSL_FLAG(std::string, restore, "",
+          "Checkpoint to start from: a name, or latest. Empty: fresh weights.");
+ABSL_FLAG(std::string, port_file, "",
+          "File that gets the port number once the server listens.");
+ABSL_FLAG(bool, reflection, false, "Serve gRPC reflection.");
+ABSL_FLAG(std::string, log_level, "info",
+          "trace, debug, info, warn, error, critical or off.");
+ABSL_FLAG(std::string, log_format, "text", "text or json.");
+ABSL_FLAG(int, workers, 1, "Threads that run the policy for GetAction.");
+ABSL_FLAG(int, max_episodes, 16384, "Episodes open at a time.");
+ABSL_FLAG(int, max_queue, 1024, "GetAction calls that wait for a worker.");
+ABSL_FLAG(absl::Duration, episode_lease, absl::Minutes(10),
+          "Idle time after which an episode expires.");
+
+namespace esper::server {
+namespace {
+
+constexpr absl::Duration kDrainGrace = absl::Seconds(5);
+
+// The signals that ask the server to stop.
+sigset_t StopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  return signals;
+}
+
+// Every connection takes a descriptor, and this gRPC stops accepting for good
+// once there is none.
+void RaiseDescriptorLimit() {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+  spdlog::info("up to {} open descriptors", limit.rlim_cur);
+}
+
+absl::StatusOr<policy::PolicySpec> ReadSpec(const std::string& path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  if (!(text << file.rdbuf())) {
+    return absl::NotFoundError(
+        absl::StrCat("Cannot read the policy specification ", path, "."));
+  }
+  return policy::PolicySpec::FromJson(text.str());
+}
+
+absl::StatusOr<ServerOptions> OptionsFromFlags() {
+  ServerOptions options;
+  options.address = absl::GetFlag(FLAGS_address);
+  if (options.address.empty()) {
+    return absl::InvalidArgumentError("--address must not be empty.");
+  }
+  options.insecure = absl::GetFlag(FLAGS_insecure);
+  options.reflection = absl::GetFlag(FLAGS_reflection);
+  options.device = absl::GetFlag(FLAGS_device);
+  options.init_seed = absl::GetFlag(FLAGS_init_seed);
+  options.checkpoint_dir = absl::GetFlag(FLAGS_checkpoint_dir);
+  options.restore = absl::GetFlag(FLAGS_restore);
+  options.inference.workers = absl::GetFlag(FLAGS_workers);
+  options.inference.max_episodes = absl::GetFlag(FLAGS_max_episodes);
+  options.inference.max_queued_calls = absl::GetFlag(FLAGS_max_queue);
+  options.inference.episode_lease = absl::GetFlag(FLAGS_episode_lease);
+  if (!absl::GetFlag(FLAGS_policy_spec).empty()) {
+    auto spec = ReadSpec(absl::GetFlag(FLAGS_policy_spec));
+    if (!spec.ok()) return spec.status();
+    options.spec = *std::move(spec);
+  }
+  return options;
+}
+
+absl::Status Run() {
+  const auto options = OptionsFromFlags();
+  if (!options.ok()) return options.status();
+  // A file of an earlier run must not be taken for this one's.
+  const std::string port_file = absl::GetFlag(FLAGS_port_file);
+  if (!port_file.empty()) std::remove(port_file.c_str());
+  RaiseDescriptorLimit();
+  auto server = Server::Create(*options);
+  if (!server.ok()) return server.status();
+
+  if (options->insecure && !IsLoopback(options->address)) {
+    spdlog::warn("no credentials: everybody who reaches {} has every role",
+                 options->address);
+  } else {
+    spdlog::info("no credentials: every local caller has every role");
+  }
+  const int port = (*server)->port();
+  spdlog::info("esper server {} listens on {}, port {}", kServerVersion,
+               options->address, port);
+  if (!port_file.empty()) {
+    const absl::Status written =
+        WritePortFile(port_file, options->address, port);
+    if (!written.ok()) return written;
+  }
+
+  const sigset_t signals = StopSignals();
+  int signal = 0;
+  sigwait(&signals, &signal);
+  spdlog::info("{}: draining", signal == SIGTERM ? "SIGTERM" : "SIGINT");
+  (*server)->Drain(kDrainGrace);
+  server->reset();
+  spdlog::info("clean exit");
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace esper::server
+
+int main(int argc, char** argv) {
+  // First of all: threads made from here on leave the signals to `sigwait`.
+  const sigset_t signals = esper::server::StopSignals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+  absl::SetProgramUsageMessage("Serves a recurrent policy over gRPC.");
+  const std::vector<char*> arguments = absl::ParseCommandLine(argc, argv);
+  if (arguments.size() > 1) {
+    std::cerr << "unexpected argument: " << arguments[1] << "\n";
+    return 1;
+  }
+  const absl::Status log = esper::server::SetUpLog(
+      absl::GetFlag(FLAGS_log_level), absl::GetFlag(FLAGS_log_format));
+  if (!log.ok()) {
+    std::cerr << log.message() << "\n";
+    return 1;
+  }
+  // Threads of the workers share the cores; OpenMP's would fight over them.
+  at::set_num_threads(1);
+  const absl::Status status = esper::server::Run();
+  if (!status.ok()) {
+    spdlog::critical("{}", std::string(status.message()));
+    return 1;
+  }
+  return 0;
+}

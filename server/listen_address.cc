@@ -1,0 +1,112 @@
+#include "server/listen_address.h"
+
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+
+namespace esper::server {
+namespace {
+
+constexpr char kUnix[] = "unix:";
+
+bool IsUnix(const std::string& address) {
+  return absl::StartsWith(address, kUnix);
+}
+
+// Whether somebody accepts connections on the socket.
+bool SocketInUse(const std::string& path) {
+  sockaddr_un name = {};
+  name.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(name.sun_path)) return false;  // gRPC refuses it.
+  std::memcpy(name.sun_path, path.c_str(), path.size() + 1);
+  const int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (descriptor < 0) return false;
+  const int connected = connect(
+      descriptor, reinterpret_cast<const sockaddr*>(&name), sizeof(name));
+  close(descriptor);
+  return connected == 0;
+}
+
+bool HasPort(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  int port = -1;
+  return colon != std::string::npos && colon > 0 &&
+         absl::SimpleAtoi(address.substr(colon + 1), &port) && port >= 0 &&
+         port <= 65535;
+}
+
+absl::Status SystemError(const std::string& what, const std::string& path) {
+  return absl::InternalError(
+      absl::StrCat("Cannot ", what, " ", path, ": ", std::strerror(errno)));
+}
+
+}  // namespace
+
+bool IsLoopback(const std::string& address) {
+  if (IsUnix(address)) return true;
+  const std::string host = address.substr(0, address.rfind(':'));
+  if (host == "localhost" || host == "[::1]") return true;
+  // 127.0.0.0/8 in full: a name like 127.example.org is not loopback.
+  return absl::StartsWith(host, "127.") &&
+         host.find_first_not_of("0123456789.") == std::string::npos;
+}
+
+absl::Status CheckListenAddress(const std::string& address, bool insecure) {
+  if (IsUnix(address)) {
+    std::string path = address.substr(sizeof(kUnix) - 1);
+    if (absl::StartsWith(path, "//")) path.erase(0, 2);
+    if (path.empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("The address ", address, " names no socket."));
+    }
+    if (SocketInUse(path)) {
+      return absl::UnavailableError(
+          absl::StrCat("Another process listens on ", address, "."));
+    }
+    return absl::OkStatus();
+  }
+  if (!HasPort(address)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "The address ", address, " is neither host:port nor unix:PATH."));
+  }
+  if (!insecure && !IsLoopback(address)) {
+    return absl::PermissionDeniedError(absl::StrCat(
+        "The address ", address,
+        " can be reached from other machines, and nobody is authenticated. "
+        "Listen on 127.0.0.1 or a Unix socket, or accept that every caller "
+        "has every role with --insecure."));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WritePortFile(const std::string& path, const std::string& address,
+                           int port) {
+  const std::string partial = absl::StrCat(path, ".", getpid(), ".tmp");
+  {
+    std::ofstream file(partial, std::ios::trunc);
+    if (port > 0) {
+      file << port << '\n';
+    } else {
+      file << address << '\n';
+    }
+    file.close();
+    if (!file) return SystemError("write", partial);
+  }
+  if (std::rename(partial.c_str(), path.c_str()) != 0) {
+    const absl::Status status = SystemError("write", path);
+    std::remove(partial.c_str());
+    return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace esper::server

@@ -71,6 +71,8 @@ class DifferentiableTensor {
 
  private:
   friend class internal::DifferentiableFactory;
+  friend struct ImportanceRatios ImportanceRatio(
+      const DifferentiableTensor& now, const BehaviourTensor& before);
 
   DifferentiableTensor(at::Tensor value,
                        std::shared_ptr<const BehaviourOrigin> origin);

@@ -16,8 +16,13 @@ struct HeadLevel {
   int64_t width = 0;           // Largest size among them.
   // int64 [heads * width]: packed column of each cell; 0 for padding.
   at::Tensor columns;
-  // bool [heads, width]: true where a cell is padding; undefined if none is.
-  at::Tensor padding;
+  // bool [heads, width]: true where a cell is a choice, false where it pads;
+  // undefined if no cell pads.
+  at::Tensor cells;
+  // float32 [heads, width]: the logit of a cell that is not allowed.
+  at::Tensor fill;
+  // int64 [heads]: `heads` as a tensor.
+  at::Tensor head_index;
 };
 
 // Where each head lies on the packed axis of A = sum of head sizes, in storage
@@ -54,8 +59,16 @@ class HeadLayout {
   // x: [N, A] -> [N, heads of the level, width of the level]. Padding cells
   // repeat column 0. Differentiable.
   at::Tensor ToBlock(const HeadLevel& level, const at::Tensor& x) const;
-  // Columns of the level: [N, K] -> [N, heads of the level].
-  at::Tensor Choices(const HeadLevel& level, const at::Tensor& actions) const;
+  // Masks bool [N, A] -> bool [N, heads of the level, width of the level],
+  // false in padding.
+  at::Tensor MaskBlock(const HeadLevel& level, const at::Tensor& masks) const;
+  // One tensor [N, heads of the level] per level -> [N, K] in storage order.
+  // Differentiable.
+  at::Tensor Gather(const std::vector<at::Tensor>& per_level) const;
+  // Floors per level, float32 [heads of the level]; undefined where none is
+  // above 0. INVALID_ARGUMENT (BAD_FLOOR) thrown for a wrong number of floors
+  // or one outside [0, 1).
+  std::vector<at::Tensor> FloorTensors(const FloorSettings& settings) const;
 
   // The masks in force, bool [N, A], given the choices of all drivers.
   //   masks:       bool [N, A]; undefined: all true.
@@ -83,8 +96,8 @@ class HeadLayout {
     at::Tensor relevant;  // bool [driver size, K].
   };
 
-  void BuildLevels(const PolicySpec& spec);
-  void BuildTables(const PolicySpec& spec);
+  void BuildLevels();
+  void BuildTables();
 
   int64_t width_ = 0;
   int64_t conditional_head_ = -1;
@@ -93,6 +106,9 @@ class HeadLayout {
   std::vector<int64_t> first_allowed_heads_;
   std::vector<std::vector<bool>> relevant_;  // [head][driver choice].
   std::vector<HeadLevel> levels_;
+  // int64 [K]: position of each head in the levels one after another; undefined
+  // if that is the storage order.
+  at::Tensor from_levels_;
   std::vector<DriverTables> tables_;
 };
 

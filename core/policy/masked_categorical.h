@@ -21,12 +21,13 @@ class MaskedCategorical {
  public:
   //   logits:  [N, K, W], floating point.
   //   allowed: bool [N, K, W]; false in padding.
-  //   padding: bool [K, W] or undefined.
+  //   fill:    float32 [K, W], logit of a cell that is not allowed; undefined:
+  //            kMaskedLogit everywhere.
   //   floors:  float32 [K], in [0, 1); undefined: none. 0: none for that head.
   // A row without an allowed entry is uniform over its masked entries; callers
   // refuse it by `allowed_count`.
   MaskedCategorical(const at::Tensor& logits, const at::Tensor& allowed,
-                    const at::Tensor& padding, FloorMode mode,
+                    const at::Tensor& fill, FloorMode mode,
                     const at::Tensor& floors);
 
   const at::Tensor& logits() const { return z_; }  // Masked and floored.
@@ -48,7 +49,10 @@ class MaskedCategorical {
                     const at::Tensor& deterministic = {}) const;
 
  private:
-  at::Tensor allowed_, masked_, z_, log_probs_, count_;
+  at::Tensor UpstreamFloor(const at::Tensor& p, const at::Tensor& floor) const;
+  at::Tensor MixtureFloor(const at::Tensor& p, const at::Tensor& floor) const;
+
+  at::Tensor allowed_, fill_, masked_, z_, log_probs_, count_;
 };
 
 }  // namespace esper::policy

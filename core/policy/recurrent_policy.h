@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "ATen/core/Generator.h"
@@ -49,6 +50,8 @@ class RecurrentPolicy : public torch::nn::Module {
   // misshapen or non-finite entries; then nothing is changed.
   absl::Status LoadStateDict(const tensor::NamedTensors& state);
 
+  // The parameter itself; throws if there is none of that name.
+  at::Tensor Parameter(const std::string& name) const;
   // Parameters of one head's own network, "<name>_head.*".
   std::vector<at::Tensor> HeadParameters(const std::string& head) const;
 
@@ -60,19 +63,21 @@ class RecurrentPolicy : public torch::nn::Module {
   void SeedDropout(uint64_t seed);
   at::Generator dropout_generator() const { return dropout_generator_; }
 
-  // True once per head over the life of the network.
+  // True once per head over the life of the network, for warnings that must
+  // not repeat: that it is frozen, that its gradient is all zero.
   bool FirstFrozenWarning(int64_t head) const;
+  bool FirstZeroGradientWarning(int64_t head) const;
 
  private:
-  at::Tensor Parameter(const std::string& name) const;
-
   const PolicySpec spec_;
   const HeadLayout layout_;
   const std::string spec_digest_;
-  // In state-dict order, the buffer included.
-  std::vector<std::pair<std::string, at::Tensor>> entries_;
+  // In state-dict order, the buffer included; the tensors are the parameters.
+  tensor::NamedTensors entries_;
+  std::unordered_map<std::string, at::Tensor> by_name_;
   at::Generator dropout_generator_;
   mutable std::vector<std::atomic<bool>> warned_frozen_;
+  mutable std::vector<std::atomic<bool>> warned_zero_;
 };
 
 }  // namespace esper::policy

@@ -82,6 +82,8 @@ struct ActingPolicy {
   const NetworkWeights* weights = nullptr;  // Without gradient.
   // Of the specification's own floors.
   std::shared_ptr<const BehaviourOrigin> origin;
+  // HeadLayout::FloorTensors of the same floors.
+  std::vector<at::Tensor> floors;
 };
 
 // Chooses an action for each row: heads in sampling order, each under the mask

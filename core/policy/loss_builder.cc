@@ -1,0 +1,133 @@
+#include "core/policy/loss_builder.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "c10/core/GradMode.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "core/policy/recurrent_policy.h"
+#include "core/tensor/checks.h"
+#include "torch/csrc/autograd/autograd.h"
+
+namespace esper::policy {
+namespace {
+
+// What one head got from the backward pass.
+enum class Reached { kFrozen, kNo, kZero, kYes };
+
+}  // namespace
+
+LossBuilder::LossBuilder(RecurrentPolicy& network) : network_(network) {}
+
+LossBuilder& LossBuilder::AddTerm(const std::string& name,
+                                  const at::Tensor& term, double weight) {
+  terms_.push_back({name, term, weight, {}});
+  return *this;
+}
+
+LossBuilder& LossBuilder::AddPolicyTerm(const std::string& name,
+                                        const at::Tensor& term,
+                                        const std::vector<std::string>& heads,
+                                        double weight) {
+  terms_.push_back({name, term, weight, heads});
+  return *this;
+}
+
+LossBuilder::Report LossBuilder::Backward() {
+  at::Tensor loss;
+  for (const Term& term : terms_) {
+    if (!term.value.defined() || term.value.numel() != 1) {
+      throw ShapeError(absl::StrCat("loss term ", term.name), "a scalar",
+                       tensor::Describe(term.value));
+    }
+    // A leaf that was made to require a gradient has no gradient function.
+    if (!term.value.requires_grad() || term.value.is_leaf()) {
+      ErrorDetail detail;
+      detail.reason = "NOT_DIFFERENTIABLE";
+      detail.field = term.name;
+      detail.hint = "Build it from what EvaluateActions returned.";
+      throw GradientContractError(
+          detail, absl::StrCat("The loss term ", term.name,
+                               " has no gradient function: it would train "
+                               "nothing."));
+    }
+    const at::Tensor weighted = term.value.reshape({}).mul(term.weight);
+    loss = loss.defined() ? loss.add(weighted) : weighted;
+  }
+  if (!loss.defined()) throw ShapeError("loss", "at least one term", "none");
+
+  std::vector<at::Tensor> parameters;
+  for (const at::Tensor& parameter : network_.parameters()) {
+    if (parameter.requires_grad()) parameters.push_back(parameter);
+  }
+  // Gradients apart from those accumulated, so that a refusal changes nothing
+  // and a parameter that was not reached shows on every call.
+  const std::vector<at::Tensor> gradients = torch::autograd::grad(
+      {loss}, parameters, /*grad_outputs=*/{}, /*retain_graph=*/std::nullopt,
+      /*create_graph=*/false, /*allow_unused=*/true);
+
+  const auto reached = [&](const std::string& head) {
+    Reached result = Reached::kFrozen;
+    for (const at::Tensor& own : network_.HeadParameters(head)) {
+      for (size_t i = 0; i < parameters.size(); ++i) {
+        if (!own.is_same(parameters[i])) continue;
+        Reached one = Reached::kNo;
+        if (gradients[i].defined()) {
+          one = gradients[i].count_nonzero().item<int64_t>() > 0
+                    ? Reached::kYes
+                    : Reached::kZero;
+        }
+        result = std::max(result, one);
+      }
+    }
+    return result;
+  };
+  Report report;
+  report.loss = loss.item<double>();
+  std::vector<std::string> missing;
+  std::string terms;
+  for (const Term& term : terms_) {
+    for (const std::string& head : term.heads) {
+      const Reached got = reached(head);
+      if (got == Reached::kNo) {
+        missing.push_back(head);
+        terms = term.name;
+      } else if (got == Reached::kZero) {
+        report.zero_gradient_heads.push_back(head);
+      }
+    }
+  }
+  if (!missing.empty()) {
+    ErrorDetail detail;
+    detail.reason = "POLICY_TERM_MISSING";
+    detail.field = missing[0];
+    detail.hint =
+        "Build the policy term from the log-probabilities that EvaluateActions "
+        "returned, not from a copy of what GetAction returned.";
+    throw GradientContractError(
+        detail, absl::StrCat("The loss term ", terms,
+                             " gave no gradient to the heads it should train: ",
+                             absl::StrJoin(missing, ", "), "."));
+  }
+  for (const std::string& head : report.zero_gradient_heads) {
+    if (network_.FirstZeroGradientWarning(network_.spec().HeadIndex(head))) {
+      spdlog::warn("The gradient of head {} is all zero.", head);
+    }
+  }
+  const c10::NoGradGuard no_grad;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    if (!gradients[i].defined()) continue;
+    at::Tensor& grad = parameters[i].mutable_grad();
+    if (grad.defined()) {
+      grad.add_(gradients[i]);
+    } else {
+      grad = gradients[i].clone();
+    }
+  }
+  return report;
+}
+
+}  // namespace esper::policy

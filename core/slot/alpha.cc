@@ -187,6 +187,11 @@ void AlphaController::RestAt(double alpha) {
   state_.steps_done = state_.steps_total;
 }
 
+void AlphaController::Reset() {
+  state_.steps_total = 0;
+  RestAt(0);
+}
+
 bool AlphaController::AtTarget() const {
   return state_.mode == AlphaMode::kHold &&
          std::abs(state_.alpha - state_.target) <= kAlphaTolerance;

@@ -75,6 +75,9 @@ class AlphaController {
   // Ends any ramp, with start, target and alpha at `alpha` in [0, 1].
   void RestAt(double alpha);
 
+  // At rest at 0 without a ramp; keeps curve and steepness.
+  void Reset();
+
   // At rest within kAlphaTolerance of the target.
   bool AtTarget() const;
 

@@ -110,7 +110,7 @@ bool ApplyPrune(Seed& seed, bool automatic, const std::string& reason,
   seed.gate = nullptr;
   seed.frozen.clear();
   seed.isolated = false;
-  seed.alpha = AlphaController();
+  seed.alpha.Reset();
   seed.metrics.current_alpha = 0;
   seed.prune_reason.clear();
   seed.prune_initiator.clear();

@@ -7,6 +7,8 @@
 
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
+#include "absl/flags/usage_config.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
@@ -17,6 +19,13 @@ std::vector<std::string> ParseFlags(int argc, char** argv,
                                     const std::string& usage,
                                     bool allow_arguments) {
   absl::SetProgramUsageMessage(usage);
+  // Our own flags, wherever they are defined, and not those of libraries.
+  absl::FlagsUsageConfig config;
+  config.contains_help_flags = [](auto file) {
+    return absl::StrContains(file, "client/");
+  };
+  config.contains_helpshort_flags = config.contains_help_flags;
+  absl::SetFlagsUsageConfig(config);
   const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
   if (rest.size() > 1 && !allow_arguments) {
     std::fprintf(stderr, "%s: unexpected argument \"%s\"; see --help\n",

@@ -1,0 +1,305 @@
+#include "client/trainer/trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "absl/time/clock.h"
+#include "client/coordinator_client.h"
+#include "client/listen.h"
+#include "client/status.h"
+#include "tests/client/testing/fake_policy_server.h"
+#include "tests/client/trainer/testing_episodes.h"
+#include "tests/testing/status_matchers.h"
+
+namespace esper::client {
+namespace {
+
+using ::esper::testing::StatusIs;
+using ::testing::ElementsAre;
+using testing::FakePolicyServer;
+using testing::FastRetry;
+using testing::MakeEpisode;
+using Code = absl::StatusCode;
+
+std::unique_ptr<PolicyLearner> MakeLearner(FakePolicyServer& server) {
+  return std::make_unique<PolicyLearner>(
+      std::make_unique<PolicyClient>(server.Channel(), FastRetry()),
+      std::make_unique<TrainingClient>(server.Channel(), FastRetry()),
+      std::make_unique<AdminClient>(server.Channel(), FastRetry()), "me");
+}
+
+TEST(EpisodeCollectorTest, TakesEpisodesOfExactlyOneVersion) {
+  EpisodeCollector collector;
+  collector.StartRound(3);
+  const FinishedEpisode current = MakeEpisode(1, 3);
+  EXPECT_TRUE(collector.Check(current.summary, current.trajectory).ok());
+  FinishedEpisode mixed = MakeEpisode(0, 3);
+  *mixed.trajectory.mutable_policy_versions() =
+      PackTensor(std::vector<int64_t>{2, 3}, {2});
+  const absl::Status stale = collector.Check(mixed.summary, mixed.trajectory);
+  EXPECT_THAT(stale, StatusIs(Code::kFailedPrecondition));
+  EXPECT_EQ(ReasonOf(stale), "STALE_BEHAVIOUR");
+  FinishedEpisode shorter = MakeEpisode(0, 3);
+  shorter.summary.set_steps(3);
+  EXPECT_THAT(collector.Check(shorter.summary, shorter.trajectory),
+              StatusIs(Code::kInvalidArgument));
+  FinishedEpisode aborted = MakeEpisode(0, 3);
+  aborted.summary.set_end_kind(v1::END_KIND_ABORTED);
+  EXPECT_THAT(collector.Check(aborted.summary, aborted.trajectory),
+              StatusIs(Code::kInvalidArgument));
+  EXPECT_EQ(collector.stale_episodes(), 1);
+
+  collector.Add(current);
+  collector.Add(MakeEpisode(0, 3));
+  collector.Add(MakeEpisode(2, 2));  // Checked before the round began.
+  EXPECT_EQ(collector.WaitFor(2, absl::ZeroDuration()), 2);
+  const auto episodes = collector.Take();
+  ASSERT_EQ(episodes.size(), 2);
+  EXPECT_EQ(episodes[0].lease.episode, 0);
+  EXPECT_EQ(collector.WaitFor(1, absl::ZeroDuration()), 0);
+  EXPECT_EQ(collector.stale_episodes(), 2);
+}
+
+TEST(PolicyLearnerTest, MakesThePassesOfAnUpdateAndPublishesOnce) {
+  FakePolicyServer server;
+  auto learner = MakeLearner(server);
+  EXPECT_EQ(learner->Prepare(absl::UnixEpoch()).value(), 1);
+  auto report = learner->Update({MakeEpisode(0), MakeEpisode(1)}, {});
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->passes, 3);
+  EXPECT_EQ(report->optimizer_steps, 3);
+  EXPECT_EQ(report->transitions, 20);
+  EXPECT_EQ(report->weights_change_l2, 0.75);
+  EXPECT_EQ(report->ratio_check_max, 1e-6);
+  EXPECT_TRUE(report->published);
+  EXPECT_EQ(report->policy_version, 2);
+  EXPECT_EQ(server.inference.version, 2);
+}
+
+TEST(PolicyLearnerTest, PublishesWhatWasDoneBeforeTheDivergenceStoppedIt) {
+  FakePolicyServer server;
+  server.training.kl_stop_at_pass = 1;
+  auto learner = MakeLearner(server);
+  ASSERT_TRUE(learner->Prepare(absl::UnixEpoch()).ok());
+  auto report = learner->Update({MakeEpisode(0)}, {});
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_TRUE(report->kl_stopped);
+  EXPECT_EQ(report->optimizer_steps, 1);
+  EXPECT_TRUE(report->published);
+  EXPECT_EQ(server.inference.version, 2);
+
+  server.training.kl_stop_at_pass = 0;
+  report = learner->Update({MakeEpisode(0)}, {});
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->optimizer_steps, 0);
+  EXPECT_FALSE(report->published);
+  EXPECT_EQ(server.inference.version, 2);
+}
+
+TEST(PolicyLearnerTest, PublishesTheRestOfAnUpdateThatFailedHalfWay) {
+  FakePolicyServer server;
+  auto learner = MakeLearner(server);
+  ASSERT_TRUE(learner->Prepare(absl::UnixEpoch()).ok());
+  server.faults.Push("OptimStep", {absl::InternalError("broken"), true});
+  EXPECT_THAT(learner->Update({MakeEpisode(0)}, {}), StatusIs(Code::kInternal));
+  EXPECT_EQ(server.inference.version, 1);
+  EXPECT_EQ(learner->Prepare(absl::UnixEpoch()).value(), 2);
+  EXPECT_EQ(learner->Prepare(absl::UnixEpoch()).value(), 2);
+}
+
+TEST(PolicyLearnerTest, RestoresItsCheckpointOnAServerThatLostItsState) {
+  FakePolicyServer server;
+  auto learner = MakeLearner(server);
+  ASSERT_TRUE(learner->Prepare(absl::UnixEpoch()).ok());
+  ASSERT_TRUE(learner->Update({MakeEpisode(0)}, {}).ok());
+  EXPECT_EQ(learner->SaveCheckpoint().value(), "v2");
+  server.inference.version = 1;
+  EXPECT_EQ(learner->Prepare(absl::UnixEpoch()).value(), 2);
+}
+
+TEST(PolicyLearnerTest, RenewsTheLeaseInTimeAndNoticesItsLoss) {
+  FakePolicyServer server;
+  auto learner = MakeLearner(server);
+  absl::Time now = absl::UnixEpoch();
+  EXPECT_FALSE(learner->KeepLease(now));
+  ASSERT_TRUE(learner->Prepare(now).ok());
+  server.training.token = 99;  // Somebody else took it.
+  EXPECT_TRUE(learner->KeepLease(now + absl::Seconds(19)));
+  EXPECT_FALSE(learner->KeepLease(now + absl::Seconds(21)));
+  ASSERT_TRUE(learner->Prepare(now).ok());
+  EXPECT_TRUE(learner->KeepLease(now + absl::Seconds(21)));
+}
+
+// A whole run in one process: the real coordinator, a fake policy server, and
+// a worker that makes up its episodes.
+class TrainerTest : public ::testing::Test {
+ protected:
+  TrainerTest() {
+    std::string pattern = ::testing::TempDir() + "/trainer_XXXXXX";
+    path_ = mkdtemp(pattern.data());
+    Open(/*resume=*/false);
+  }
+  ~TrainerTest() override { std::filesystem::remove_all(path_); }
+
+  void Open(bool resume) {
+    directory_ = RunDirectory::Open(path_, resume, {}).value();
+  }
+
+  // Runs a trainer with one worker that delivers what it leases.
+  absl::Status Train(Trainer::Options options, bool stop_at_once = false) {
+    EpisodeScheduler::Options scheduling;
+    scheduling.first_episode = directory_->totals().next_episode;
+    EpisodeScheduler scheduler(scheduling);
+    EpisodeCollector collector;
+    CoordinatorService service(
+        {}, scheduler, collector,
+        [this](const FinishedEpisode& episode) {
+          EXPECT_TRUE(directory_->AddEpisode(episode).ok());
+        },
+        absl::Now);
+    ListenOptions listen;
+    Listener listener = Listen(listen, service).value();
+    absl::Notification stop;
+    if (stop_at_once) stop.Notify();
+    std::thread worker([&] { Work(listener.server->InProcessChannel({})); });
+    Progress progress(false, absl::InfiniteDuration());
+    auto learner = MakeLearner(server_);
+    options.update.passes = 2;
+    Trainer trainer(options, scheduler, collector, *learner, *directory_,
+                    progress, service, stop);
+    const absl::Status status = trainer.Run();
+    worker.join();
+    listener.server->Shutdown();
+    return status;
+  }
+
+  void Work(std::shared_ptr<grpc::Channel> channel) {
+    CoordinatorClient client(channel, FastRetry());
+    const std::string id = client.RegisterWorker("w", 4).value().worker_id();
+    while (true) {
+      auto answer = client.LeaseEpisodes(id, 4);
+      ASSERT_TRUE(answer.ok()) << answer.status();
+      if (answer->done()) return;
+      for (const v1::EpisodeLease& lease : answer->leases()) {
+        const FinishedEpisode episode =
+            MakeEpisode(0, server_.inference.version);
+        v1::ReportEpisodeRequest report;
+        report.set_worker_id(id);
+        report.set_lease_id(lease.lease_id());
+        *report.mutable_summary() = episode.summary;
+        *report.mutable_trajectory() = episode.trajectory;
+        // Twice: the second one is a duplicate. Late ones are refused.
+        for (int i = 0; i < 2; ++i) {
+          const absl::Status status = client.ReportEpisode(report);
+          EXPECT_TRUE(status.ok() || status.code() == Code::kFailedPrecondition)
+              << status;
+        }
+      }
+      if (answer->leases().empty()) absl::SleepFor(absl::Milliseconds(1));
+    }
+  }
+
+  FakePolicyServer server_;
+  std::string path_;
+  std::unique_ptr<RunDirectory> directory_;
+};
+
+TEST_F(TrainerTest, TrainsRoundByRoundAndResumes) {
+  Trainer::Options options;
+  options.episodes_per_update = 3;
+  options.min_episodes = 3;
+  options.max_updates = 4;
+  options.checkpoint_every = 2;
+  ASSERT_TRUE(Train(options).ok());
+  RunTotals totals = directory_->totals();
+  EXPECT_EQ(totals.updates, 4);
+  EXPECT_EQ(totals.episodes, 12);
+  EXPECT_EQ(totals.next_episode, 12);
+  EXPECT_EQ(totals.policy_version, 5);
+  EXPECT_EQ(totals.publishes, 4);
+  EXPECT_EQ(totals.weights_change_l2, 4 * 2 * 0.25);
+  EXPECT_TRUE(totals.finished);
+  EXPECT_EQ(server_.training.forward_backwards, 8);
+  EXPECT_TRUE(server_.training.released);
+  EXPECT_THAT(server_.admin.checkpoints,
+              ElementsAre(::testing::Pair("v3", 3), ::testing::Pair("v5", 5)));
+
+  directory_.reset();
+  Open(/*resume=*/true);
+  ASSERT_TRUE(Train(options).ok());
+  totals = directory_->totals();
+  EXPECT_EQ(totals.updates, 8);
+  EXPECT_EQ(totals.next_episode, 24);
+  EXPECT_EQ(totals.policy_version, 9);
+  EXPECT_EQ(totals.publishes, 8);
+  EXPECT_EQ(totals.restarts, 1);
+}
+
+TEST_F(TrainerTest, SavesAndCompletesTheSummaryWhenItIsStopped) {
+  ASSERT_TRUE(Train({}, /*stop_at_once=*/true).ok());
+  EXPECT_TRUE(directory_->totals().finished);
+  EXPECT_EQ(directory_->totals().updates, 0);
+  EXPECT_EQ(server_.admin.checkpoints.size(), 1);
+}
+
+TEST_F(TrainerTest, DropsARefusedBatchAndGoesOn) {
+  server_.faults.Push(
+      "ForwardBackward",
+      {Refusal(Code::kFailedPrecondition, "BEHAVIOUR_MISMATCH", "They differ."),
+       false});
+  Trainer::Options options;
+  options.episodes_per_update = 2;
+  options.min_episodes = 2;
+  options.max_updates = 1;
+  ASSERT_TRUE(Train(options).ok());
+  EXPECT_EQ(directory_->totals().updates, 1);
+  EXPECT_EQ(directory_->totals().updates_failed, 1);
+  EXPECT_EQ(directory_->totals().episodes, 4);
+}
+
+TEST_F(TrainerTest, EndsAfterThreeRefusalsInARow) {
+  for (int i = 0; i < 3; ++i) {
+    server_.faults.Push("ForwardBackward",
+                        {Refusal(Code::kFailedPrecondition,
+                                 "BEHAVIOUR_MISMATCH", "They differ."),
+                         false});
+  }
+  Trainer::Options options;
+  options.episodes_per_update = 2;
+  options.min_episodes = 2;
+  EXPECT_THAT(Train(options), StatusIs(Code::kFailedPrecondition));
+  EXPECT_EQ(directory_->totals().updates, 0);
+  EXPECT_TRUE(directory_->totals().finished);
+}
+
+TEST(ListenTest, RefusesAddressesThatOthersReach) {
+  EpisodeScheduler scheduler({});
+  EpisodeCollector collector;
+  CoordinatorService service(
+      {}, scheduler, collector, [](const auto&) {}, absl::Now);
+  ListenOptions options;
+  options.address = "0.0.0.0:0";
+  EXPECT_THAT(Listen(options, service).status(),
+              StatusIs(Code::kPermissionDenied));
+  options.address = "nonsense";
+  EXPECT_THAT(Listen(options, service).status(),
+              StatusIs(Code::kInvalidArgument));
+  options.address = "127.0.0.1:0";
+  Listener first = Listen(options, service).value();
+  EXPECT_GT(first.port, 0);
+  CoordinatorService another(
+      {}, scheduler, collector, [](const auto&) {}, absl::Now);
+  options.address = first.address;
+  EXPECT_THAT(Listen(options, another).status(), StatusIs(Code::kUnavailable));
+  EXPECT_TRUE(IsLocalAddress("localhost:1"));
+  EXPECT_TRUE(IsLocalAddress("[::1]:1"));
+  EXPECT_FALSE(IsLocalAddress("10.0.0.1:1"));
+  EXPECT_FALSE(IsLocalAddress("[::]:1"));
+}
+
+}  // namespace
+}  // namespace esper::client

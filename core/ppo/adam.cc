@@ -47,8 +47,11 @@ double Adam::Step(const std::vector<at::Tensor>& gradients) {
                       -options_.learning_rate * decays_[i]);
     }
   }
+  // A second moment that overflowed would freeze its weight for good.
+  std::vector<at::Tensor> spreads;
+  for (const Slot& slot : next) spreads.push_back(slot.v);
   const double norm = GlobalNorm(changes);
-  if (!std::isfinite(norm)) return -1.0;
+  if (!std::isfinite(norm) || !std::isfinite(GlobalNorm(spreads))) return -1.0;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (changes[i].defined()) parameters_[i].add_(changes[i]);
   }

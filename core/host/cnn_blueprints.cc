@@ -1,7 +1,7 @@
 #include "core/host/cnn_blueprints.h"
 
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/ops/adaptive_avg_pool2d.h>
+#include <ATen/ops/mean.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/tanh.h>
@@ -18,6 +18,7 @@
 
 #include "absl/status/statusor.h"
 #include "core/host/layers.h"
+#include "core/host/transformer_blueprints.h"
 
 namespace esper::host {
 namespace {
@@ -129,7 +130,7 @@ class AttentionSeed : public slot::SeedModule {
     excite_->bias().detach().fill_(halve ? 0.0 : kAttentionBias);
   }
   at::Tensor forward(const at::Tensor& x) override {
-    const at::Tensor mean = at::adaptive_avg_pool2d(x, 1).flatten(1);
+    const at::Tensor mean = at::mean(x, {2, 3});
     const at::Tensor weight =
         at::sigmoid(excite_->Apply(at::relu(squeeze_->Apply(mean))));
     return x * weight.unsqueeze(-1).unsqueeze(-1);
@@ -323,9 +324,14 @@ std::vector<slot::Blueprint> CnnBlueprints() {
 
 const slot::BlueprintRegistry& DefaultBlueprints() {
   // Never destroyed: seeds may outlive static destruction.
-  static const slot::BlueprintRegistry* const registry =
-      new slot::BlueprintRegistry(
-          slot::BlueprintRegistry::Create(CnnBlueprints()).value());
+  static const slot::BlueprintRegistry* const registry = [] {
+    std::vector<slot::Blueprint> all = CnnBlueprints();
+    for (slot::Blueprint& blueprint : TransformerBlueprints()) {
+      all.push_back(std::move(blueprint));
+    }
+    return new slot::BlueprintRegistry(
+        slot::BlueprintRegistry::Create(std::move(all)).value());
+  }();
   return *registry;
 }
 

@@ -1,7 +1,7 @@
 #include "core/host/cnn_host.h"
 
-#include <ATen/ops/adaptive_avg_pool2d.h>
 #include <ATen/ops/max_pool2d.h>
+#include <ATen/ops/mean.h>
 #include <ATen/ops/relu.h>
 #include <c10/core/InferenceMode.h>
 
@@ -228,7 +228,7 @@ at::Tensor CnnHost::RunChecked(int from, int to, const at::Tensor& x) const {
         y = at::max_pool2d(y, /*kernel_size=*/2, /*stride=*/2);
         break;
       case Op::kClassify:
-        y = classifier_->Apply(at::adaptive_avg_pool2d(y, 1).flatten(1));
+        y = classifier_->Apply(at::mean(y, {2, 3}));
         break;
     }
   }

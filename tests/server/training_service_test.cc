@@ -14,6 +14,8 @@
 #include "esper/v1/policy_admin.grpc.pb.h"
 #include "esper/v1/policy_inference.grpc.pb.h"
 #include "esper/v1/policy_training.grpc.pb.h"
+#include "grpcpp/create_channel.h"
+#include "grpcpp/security/credentials.h"
 #include "gtest/gtest.h"
 #include "proto/codec/error_detail.h"
 #include "server/server.h"

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/env/preflight.h"
 #include "core/slot/alpha.h"
+#include "core/slot/lifecycle_result.h"
 
 namespace esper::env {
 namespace {
@@ -128,7 +129,10 @@ absl::StatusOr<ActionOutcome> ExecuteAction(
     return result.status();
   }
   outcome.success = result.ok();
-  if (!result.ok()) outcome.refusal = std::string(result.status().message());
+  if (!result.ok()) {
+    outcome.refusal = absl::StrCat(slot::RefusalName(result.refusal()), ": ",
+                                   std::string(result.status().message()));
+  }
   return outcome;
 }
 

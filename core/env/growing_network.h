@@ -82,7 +82,11 @@ class GrowingNetwork : public GovernedHost {
   // The images that make rewards, as many as the options say.
   const ImageSet& reward_images() const { return reward_images_; }
 
-  const HostTrainer& trainer() const { return *trainer_; }
+  HostTrainer& trainer() { return *trainer_; }
+
+  // Tensors that a snapshot covers, by name: the host's parameters and buffers,
+  // and the parameters of fossilised seeds. Handles, not copies.
+  std::map<std::string, at::Tensor> GovernedTensors() const;
 
   absl::Status SaveSnapshot() override;
   absl::Status Rollback(PanicReason reason) override;
@@ -102,9 +106,6 @@ class GrowingNetwork : public GovernedHost {
       : config_(config), counter_(&counts_) {}
 
   absl::Status Build();
-  // Tensors that a snapshot covers, by name: the host's parameters and buffers,
-  // and the parameters of fossilised seeds.
-  std::map<std::string, at::Tensor> GovernedTensors() const;
 
   const EpisodeConfig& config_;
   SeedCounts counts_;

@@ -20,13 +20,6 @@ class SeedSlot;
 
 namespace esper::env {
 
-// What one epoch of training came to.
-struct TrainingStats {
-  double loss = 0;      // Nats, mean over batches.
-  double accuracy = 0;  // Percent of the images trained on.
-  int64_t batches = 0;
-};
-
 // Trains a host and the seeds in its slots, an epoch at a time: one SGD for the
 // host, one for each slot with a live seed. Slots are looked at when an epoch
 // begins: an optimiser that was made for another set of parameters is rebuilt,
@@ -48,6 +41,9 @@ class HostTrainer {
   // the last measured batch pending in the slots.
   TrainingStats TrainEpoch(int epoch);
 
+  // Matches the optimisers to what is in the slots now. TrainEpoch does it.
+  void SyncOptimizers();
+
   // Forgets all momentum, as after a rollback.
   void ResetOptimizers();
 
@@ -62,7 +58,6 @@ class HostTrainer {
     std::unique_ptr<torch::optim::SGD> sgd;
   };
 
-  void SyncOptimizers();
   void SyncLiveSlot(const slot::SeedSlot& slot,
                     const std::vector<at::Tensor>& parameters);
   void SyncFossil(const slot::SeedSlot& slot,

@@ -31,5 +31,12 @@ struct TrainerOptions {
   int64_t val_samples = 0;
 };
 
+// What one epoch of training came to.
+struct TrainingStats {
+  double loss = 0;      // Nats, mean over batches.
+  double accuracy = 0;  // Percent of the images trained on.
+  int64_t batches = 0;
+};
+
 }  // namespace esper::env
 #endif  // ESPER_CORE_ENV_TRAINER_OPTIONS_H_

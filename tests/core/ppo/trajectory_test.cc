@@ -102,7 +102,7 @@ TEST_F(TrajectoryRulesTest, RefusesEpisodesWithoutAnEndNamingThem) {
 }
 
 TEST_F(TrajectoryRulesTest, RefusesEmptyAndOverlongEpisodes) {
-  ExpectRefusal("MALFORMED_REQUEST", [](auto& t) { t.observations = {}; });
+  ExpectRefusal("MALFORMED_REQUEST", [](auto& t) { t.observations = at::Tensor(); });
   ExpectRefusal("BUDGET_EXCEEDED", [this](auto& t) {
     t.observations = at::zeros({11, spec_.observation_width()});
   });

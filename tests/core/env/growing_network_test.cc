@@ -8,7 +8,7 @@
 #include "core/env/host_trainer.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/core/env/random_play.h"
+#include "tests/core/env/play.h"
 
 namespace esper::env {
 namespace {

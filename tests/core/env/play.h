@@ -1,17 +1,21 @@
-#ifndef ESPER_TESTS_CORE_ENV_RANDOM_PLAY_H_
-#define ESPER_TESTS_CORE_ENV_RANDOM_PLAY_H_
+#ifndef ESPER_TESTS_CORE_ENV_PLAY_H_
+#define ESPER_TESTS_CORE_ENV_PLAY_H_
 
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/env/data.h"
+#include "core/env/episode.h"
 #include "core/env/episode_config.h"
 #include "core/env/episode_types.h"
 #include "core/env/task.h"
+#include "core/policy/action_mask.h"
 #include "core/policy/actions.h"
+#include "gtest/gtest.h"
 
 namespace esper::env {
 
@@ -75,5 +79,61 @@ inline policy::FactoredAction RandomLegalAction(const policy::ActionMask& mask,
   return action;
 }
 
+// Starts an episode; the test fails if that does.
+inline std::unique_ptr<Episode> Start(EpisodeConfig config) {
+  auto episode = Episode::Create(std::move(config));
+  EXPECT_TRUE(episode.ok()) << episode.status();
+  return *std::move(episode);
+}
+
+inline StepResult Take(Episode& episode, const policy::FactoredAction& action) {
+  auto result = episode.Step(action);
+  EXPECT_TRUE(result.ok()) << result.status();
+  return result.ok() ? *std::move(result) : StepResult();
+}
+
+inline policy::FactoredAction Act(policy::Op op, int64_t slot = 0) {
+  policy::FactoredAction action;
+  action.op = op;
+  action.slot = slot;
+  return action;
+}
+
+// GERMINATE: linear ramp of `tempo` (an index) to full alpha, operator ADD.
+inline policy::FactoredAction Plant(int64_t slot, const std::string& blueprint,
+                                    int64_t tempo = 0) {
+  policy::FactoredAction action = Act(policy::Op::kGerminate, slot);
+  action.blueprint = policy::BlueprintIndex(blueprint);
+  action.style = 0;  // Linear, add.
+  action.tempo = tempo;
+  return action;
+}
+
+// All that a policy or a learner would see of an episode.
+struct Trace {
+  std::vector<std::vector<float>> features;
+  std::vector<std::vector<int64_t>> blueprints;
+  std::vector<std::string> masks;
+  std::vector<double> rewards;
+  std::vector<double> losses;
+
+  bool operator==(const Trace& other) const {
+    return features == other.features && blueprints == other.blueprints &&
+           masks == other.masks && rewards == other.rewards &&
+           losses == other.losses;
+  }
+
+  void See(const Observation& observation) {
+    features.push_back(observation.features);
+    blueprints.push_back(observation.blueprint_indices);
+    masks.push_back(policy::PackMaskBits(observation.mask));
+  }
+  void See(const StepResult& result) {
+    rewards.push_back(result.reward);
+    losses.push_back(result.train_loss);
+    losses.push_back(result.val_loss);
+  }
+};
+
 }  // namespace esper::env
-#endif  // ESPER_TESTS_CORE_ENV_RANDOM_PLAY_H_
+#endif  // ESPER_TESTS_CORE_ENV_PLAY_H_

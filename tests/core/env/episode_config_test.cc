@@ -1,0 +1,73 @@
+#include "core/env/episode_config.h"
+
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/env/episode.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/core/env/play.h"
+
+namespace esper::env {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(EpisodeConfigTest, RefusesImpossibleOptionsAtTheStart) {
+  auto code = [](std::function<void(EpisodeConfig&)> change) {
+    EpisodeConfig config = SmallConfig(1, 5);
+    change(config);
+    return Episode::Create(config).status().code();
+  };
+  const auto invalid = absl::StatusCode::kInvalidArgument;
+  EXPECT_EQ(code([](auto& c) { c.task = nullptr; }), invalid);
+  EXPECT_EQ(code([](auto& c) { c.max_epochs = 0; }), invalid);
+  EXPECT_EQ(code([](auto& c) { c.max_seeds = -1; }), invalid);
+  EXPECT_EQ(code([](auto& c) { c.trainer.samples_per_epoch = 63; }), invalid);
+  EXPECT_EQ(code([](auto& c) { c.trainer.samples_per_epoch = 1e6; }), invalid);
+  EXPECT_EQ(code([](auto& c) { c.trainer.val_samples = 1e6; }), invalid);
+  EXPECT_EQ(code([](auto& c) { c.trainer.gradient_stride = 0; }), invalid);
+  EXPECT_EQ(code([](auto& c) { c.trainer.host_lr = 0; }), invalid);
+  EXPECT_EQ(code([](auto& c) { c.governor.history_window = 9; }), invalid);
+  EXPECT_EQ(code([](auto& c) { c.reward.gamma = 0.9; }), invalid);
+}
+
+TEST(EpisodeConfigTest, ReadsJsonAndRefusesUnknownKeysByName) {
+  const EpisodeConfig base = SmallConfig(1, 5);
+  const auto read = EpisodeConfigFromJson(
+      R"({"max_seeds": 2, "auto_forward_g1": true, "fossil": "frozen",
+          "reward": {"reward_mode": "simplified"}, "val_samples": 100,
+          // comments are fine
+          "reward_timing": "intent", "rollback_rewards": "forfeited"})",
+      base);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->max_seeds, 2);
+  EXPECT_TRUE(read->auto_forward_g1);
+  EXPECT_EQ(read->trainer.fossil, TrainerOptions::Fossil::kFrozen);
+  EXPECT_EQ(read->reward.mode, RewardMode::kSimplified);
+  EXPECT_EQ(read->trainer.val_samples, 100);
+  EXPECT_EQ(read->trainer.samples_per_epoch, 128);
+  EXPECT_EQ(read->reward_timing, EpisodeConfig::RewardTiming::kIntent);
+  EXPECT_TRUE(EpisodeConfigFromJson("", base).ok());
+
+  const std::vector<std::pair<std::string, std::string>> bad = {
+      {"{\"max_seed\": 2}", "max_seeds"},
+      {"[1]", "object"},
+      {"{", "object"},
+      {"{\"max_seeds\": \"two\"}", "max_seeds"},
+      {"{\"max_seeds\": -2}", "max_seeds"},
+      {"{\"fossil\": \"thaw\"}", "frozen"},
+      {"{\"val_samples\": 100000}", "val_samples"},
+      {"{\"reward\": {\"reward_mod\": \"shaped\"}}", "reward"}};
+  for (const auto& [text, words] : bad) {
+    const auto refused = EpisodeConfigFromJson(text, base);
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument)
+        << text;
+    EXPECT_THAT(std::string(refused.status().message()), HasSubstr(words));
+  }
+}
+
+}  // namespace
+}  // namespace esper::env

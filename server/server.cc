@@ -1,11 +1,13 @@
 #include "server/server.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "core/ppo/learner.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
@@ -18,6 +20,8 @@
 
 namespace esper::server {
 namespace {
+
+constexpr absl::Duration kFarewell = absl::Milliseconds(250);
 
 // The device that "auto" stands for, or why `device` cannot be used.
 absl::StatusOr<std::string> ResolveDevice(const std::string& device) {
@@ -175,6 +179,9 @@ void Server::Drain(absl::Duration grace) {
   grpc_server_->GetHealthCheckService()->SetServingStatus(false);
   inference_->Drain();
   learner_->Drain();
+  // A call that meets a closed server is cut off without words. Those that are
+  // on their way now still get the refusal that tells them to go elsewhere.
+  absl::SleepFor(std::min(grace, kFarewell));
   grpc_server_->Shutdown(std::chrono::system_clock::now() +
                          absl::ToChronoNanoseconds(grace));
 }

@@ -120,8 +120,8 @@ server_port=$(wait_for_port "$run_dir/server.port" "$server" \
 
 resume_flag=()
 $resume && resume_flag=(--resume)
-setsid setpriv --pdeathsig TERM "$bin"/client/esper_trainer \
-  --policy_address="127.0.0.1:$server_port" --address=127.0.0.1:0 \
+setsid setpriv --pdeathsig TERM "$bin"/client/trainer/esper_trainer \
+  --server="127.0.0.1:$server_port" --address=127.0.0.1:0 \
   --port_file="$run_dir/trainer.port" --run_dir="$run_dir" \
   --minutes="$minutes" "${resume_flag[@]}" "${trainer_flags[@]}" \
   2> >(tee -a "$run_dir/logs/trainer.log" >&2) &
@@ -132,7 +132,7 @@ trainer_port=$(wait_for_port "$run_dir/trainer.port" "$trainer" \
 
 envs=()
 for i in 1 2; do
-  start "env$i" "$bin"/client/esper_env \
+  start "env$i" "$bin"/client/env/esper_env \
     --coordinator="127.0.0.1:$trainer_port" --environments=4 \
     --data="$data" --worker_name="quickstart-$i"
   envs+=("$!")

@@ -50,7 +50,7 @@ class MainJobTest(unittest.TestCase):
             self.check_summary(first, updates=2)
             self.assertEqual(first["policy_version"], 3)
             status = subprocess.run(
-                [binary("client/esperctl"), f"--address=127.0.0.1:{port}",
+                [binary("client/ctl/esperctl"), f"--address=127.0.0.1:{port}",
                  "status", "--json"],
                 capture_output=True, text=True, check=True).stdout
             self.assertIn('"policy_version": 3', status)

@@ -83,8 +83,8 @@ class Cluster:
         port_file = self.folder / "trainer.port"
         port_file.unlink(missing_ok=True)
         trainer = self.start(
-            "trainer", binary("client/esper_trainer"),
-            f"--policy_address=127.0.0.1:{server_port}",
+            "trainer", binary("client/trainer/esper_trainer"),
+            f"--server=127.0.0.1:{server_port}",
             "--address=127.0.0.1:0", f"--port_file={port_file}",
             f"--run_dir={self.folder}", *flags)
         return trainer, self.wait_for_port(trainer, port_file)
@@ -92,7 +92,7 @@ class Cluster:
     def start_environments(self, trainer_port, count, environments):
         return [
             self.start(
-                f"env{i}", binary("client/esper_env"),
+                f"env{i}", binary("client/env/esper_env"),
                 f"--coordinator=127.0.0.1:{trainer_port}",
                 f"--environments={environments}", f"--data={DIGITS}",
                 f"--worker_name=worker-{i}") for i in range(count)

@@ -356,7 +356,8 @@ absl::StatusOr<std::string> SerializeSafetensors(
                     {"data_offsets", {offset, offset + size}}};
     offset += size;
   }
-  std::string text = header.dump();
+  std::string text =
+      header.dump(-1, ' ', false, Json::error_handler_t::replace);
   // Data begins on a multiple of 8 bytes, so that readers may map the file.
   text.append((8 - text.size() % 8) % 8, ' ');
   std::string bytes;

@@ -263,9 +263,12 @@ void CheckRun(const json& run, GoldenReport* report) {
   for (const json& row : run.at("rows")) {
     const std::string where = "row " + std::to_string(index++);
     // A field stays out of the comparison until the file states it anew.
-    for (const auto& [key, value] :
-         row.value("changed", json::object()).items()) {
-      ignored.erase(key);
+    const json stated_now = row.value("changed", json::object());
+    for (const auto& [key, value] : stated_now.items()) {
+      for (auto it = ignored.begin(); it != ignored.end();) {
+        const bool stated = *it == key || it->rfind(key + ".", 0) == 0;
+        it = stated ? ignored.erase(it) : std::next(it);
+      }
     }
     ignored.erase("result");
     ignored.erase("result.failed");

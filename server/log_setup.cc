@@ -57,6 +57,7 @@ absl::Status SetUpLog(const std::string& level, const std::string& format) {
                      "off."));
   }
   auto logger = spdlog::stderr_color_mt("esper");
+  logger->set_pattern("[%Y-%m-%d %H:%M:%S.%e] [%^%l%$] %v");
   if (format == "json") {
     logger->set_formatter(std::make_unique<JsonFormatter>());
   } else if (format != "text") {

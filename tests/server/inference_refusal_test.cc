@@ -66,7 +66,8 @@ class InferenceRefusalTest : public ServiceTest {
   std::string Health() {
     grpc::GenericStub stub(channel_);
     grpc::ClientContext context;
-    grpc::ByteBuffer request, response;
+    grpc::Slice empty("");
+    grpc::ByteBuffer request(&empty, 1), response;
     absl::Notification done;
     grpc::Status result;
     stub.UnaryCall(&context, "/grpc.health.v1.Health/Check", {}, &request,

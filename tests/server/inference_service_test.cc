@@ -146,6 +146,45 @@ TEST_F(InferenceServiceTest, ARetryThatOvertakesTheReplyGetsTheSameAnswer) {
   EXPECT_OK(Act(Request(id, 1)));
 }
 
+// Several workers, several copies of every call: each step is still taken once.
+TEST_F(InferenceServiceTest, CopiesOfACallRaceToTheSameAnswer) {
+  constexpr int kEnvironments = 3;
+  constexpr int kCopies = 3;
+  constexpr int64_t kSteps = 20;
+  server::ServerOptions options = Options();
+  options.inference.workers = 3;
+  Start(options);
+  std::vector<std::thread> environments;
+  for (int i = 0; i < kEnvironments; ++i) {
+    environments.emplace_back([this, i] {
+      const std::string id = Open("env" + std::to_string(i), 60 + i);
+      std::vector<StepNumbers> played;
+      for (int64_t step = 0; step < kSteps; ++step) {
+        const v1::GetActionRequest request = Request(id, step, i);
+        std::vector<StepNumbers> answers(kCopies);
+        std::vector<std::thread> copies;
+        for (StepNumbers& answer : answers) {
+          copies.emplace_back([&] {
+            const auto response = Act(request);
+            EXPECT_OK(response);
+            if (response.ok()) answer = NumbersOf(*response, 0);
+          });
+        }
+        for (std::thread& copy : copies) copy.join();
+        for (const auto& answer : answers) {
+          EXPECT_TRUE(answer == answers.front());
+        }
+        played.push_back(answers.front());
+      }
+      ExpectSameSteps(played, PlayLocally(60 + i, i, kSteps), kRounding);
+    });
+  }
+  for (std::thread& environment : environments) environment.join();
+  EXPECT_EQ(server_->counters().actions_served, kEnvironments * kSteps);
+  EXPECT_EQ(server_->counters().steps_repeated,
+            kEnvironments * kSteps * (kCopies - 1));
+}
+
 TEST_F(InferenceServiceTest, ACallPastItsDeadlineNeverTakesAStep) {
   const std::string a = Open("a"), b = Open("b");
   clock_.Hold();

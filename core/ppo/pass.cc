@@ -109,7 +109,7 @@ HeadUse ComputeHeadUse(const TrajectoryBatch& batch,
         .copy_(batch.Flatten(batch.effective_choices));
   }
   return {rules.layout().Relevance(effective),
-          rules.layout().Availability(batch.Flatten(batch.action_masks))};
+          rules.Available(batch.Flatten(batch.action_masks))};
 }
 
 LossInputs BindInputs(const policy::Evaluation& now,

@@ -97,6 +97,14 @@ absl::Status TrajectoryRules::Validate(const Trajectory& trajectory,
   return absl::OkStatus();
 }
 
+at::Tensor TrajectoryRules::Available(const at::Tensor& masks) const {
+  at::Tensor available = layout_.Availability(masks);
+  for (int64_t k = 0; k < layout_.num_heads(); ++k) {
+    if (layout_.driver(k) < 0) available.select(1, k).fill_(true);
+  }
+  return available;
+}
+
 void TrajectoryRules::CheckHeader(const Trajectory& trajectory,
                                   int64_t row) const {
   const std::string name = NameOf(trajectory, row);

@@ -36,6 +36,10 @@ class TrajectoryRules {
   //   UNKNOWN_VERSION    a version below 1.
   absl::Status Validate(const Trajectory& trajectory, int64_t row) const;
 
+  // Which heads some allowed driver choice would use, bool [N, K], from masks
+  // bool [N, A]; a head without a driver is always available.
+  at::Tensor Available(const at::Tensor& masks) const;
+
   const policy::PolicySpec& spec() const { return spec_; }
   const policy::HeadLayout& layout() const { return layout_; }
   const std::string& spec_digest() const { return digest_; }

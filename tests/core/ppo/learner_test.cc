@@ -444,7 +444,7 @@ TEST(LearnerTest, SkipsAPassWhoseOutputsAreNotFinite) {
     ASSERT_OK(report);
     EXPECT_TRUE(report->skipped_nonfinite);
     EXPECT_FALSE(report->accumulated);
-    EXPECT_EQ(report->nonfinite_term, "values");
+    EXPECT_EQ(report->nonfinite_term, "value");
     EXPECT_FALSE(learner->has_gradient());
     EXPECT_EQ(learner->transitions_trained(), 0);
     EXPECT_EQ(learner->value_sigma(), 1.0);

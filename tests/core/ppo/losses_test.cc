@@ -13,6 +13,7 @@
 #include "ATen/ops/zeros.h"
 #include "core/policy/head_layout.h"
 #include "core/policy/policy_spec.h"
+#include "core/ppo/trajectory_rules.h"
 #include "gtest/gtest.h"
 #include "tests/core/ppo/golden_tensors.h"
 
@@ -33,21 +34,22 @@ std::vector<double> InHeadOrder(const nlohmann::json& map) {
 // Actions and base masks that hold nothing but the op, as the layout's tables
 // read them.
 struct OpTables {
-  OpTables() : layout(policy::PolicySpec::NetworkGrowing()) {}
+  OpTables() : rules(policy::PolicySpec::NetworkGrowing(), 1) {}
 
   at::Tensor Relevance(const at::Tensor& ops) const {
     at::Tensor actions = at::zeros({ops.size(0), 8}, at::kLong);
     actions.select(1, 7).copy_(ops);
-    return layout.Relevance(actions);
+    return rules.layout().Relevance(actions);
   }
   at::Tensor Availability(const at::Tensor& op_masks) const {
+    const policy::HeadLayout& layout = rules.layout();
     at::Tensor masks = at::ones({op_masks.size(0), layout.width()}, at::kBool);
     masks.slice(1, layout.offset(7), layout.offset(7) + 6)
         .copy_(op_masks.to(at::kBool));
-    return layout.Availability(masks);
+    return rules.Available(masks);
   }
 
-  policy::HeadLayout layout;
+  TrajectoryRules rules;
 };
 
 LossInputs InputsOf(const tensor::Safetensors& file, const std::string& id,

@@ -102,7 +102,8 @@ TEST_F(TrajectoryRulesTest, RefusesEpisodesWithoutAnEndNamingThem) {
 }
 
 TEST_F(TrajectoryRulesTest, RefusesEmptyAndOverlongEpisodes) {
-  ExpectRefusal("MALFORMED_REQUEST", [](auto& t) { t.observations = at::Tensor(); });
+  ExpectRefusal("MALFORMED_REQUEST",
+                [](auto& t) { t.observations = at::Tensor(); });
   ExpectRefusal("BUDGET_EXCEEDED", [this](auto& t) {
     t.observations = at::zeros({11, spec_.observation_width()});
   });

@@ -23,7 +23,7 @@
 ABSL_FLAG(std::string, coordinator, "",
           "Address of the coordinator (esper_trainer): host:port or unix:PATH. "
           "Required.");
-ABSL_FLAG(std::string, server, "",
+ABSL_FLAG(std::string, policy_address, "",
           "Address of the policy server; empty: the one that the coordinator "
           "names.");
 ABSL_FLAG(int32_t, environments, 4, "Episodes that run side by side.");
@@ -71,7 +71,7 @@ absl::Duration ToDuration(const google::protobuf::Duration& proto) {
 absl::StatusOr<std::unique_ptr<PolicyClient>> ConnectPolicy(
     const std::string& named, const RetryPolicy& retry) {
   ConnectOptions connect;
-  connect.address = absl::GetFlag(FLAGS_server);
+  connect.address = absl::GetFlag(FLAGS_policy_address);
   if (connect.address.empty()) connect.address = named;
   connect.timeout = absl::GetFlag(FLAGS_server_patience);
   RetryPolicy patient = retry;

@@ -19,11 +19,10 @@
 #include "client/trainer/trainer_flags.h"
 #include "spdlog/spdlog.h"
 
-ABSL_FLAG(std::string, server, "127.0.0.1:50051",
+ABSL_FLAG(std::string, policy_address, "127.0.0.1:50051",
           "Address of the policy server: host:port or unix:PATH.");
-ABSL_FLAG(std::string, policy_address, "",
-          "Address of the policy server as the workers reach it; empty: that "
-          "of --server.");
+ABSL_FLAG(std::string, worker_policy_address, "",
+          "The same as the workers reach it; empty: --policy_address.");
 ABSL_FLAG(std::string, address, "127.0.0.1:0",
           "Where the workers find this coordinator; port 0: any free one.");
 ABSL_FLAG(bool, insecure, false,
@@ -45,7 +44,7 @@ constexpr absl::Duration kFarewell = absl::Seconds(5);
 absl::StatusOr<std::unique_ptr<PolicyLearner>> ConnectLearner(
     const std::string& holder, const absl::Notification& stop) {
   ConnectOptions connect;
-  connect.address = absl::GetFlag(FLAGS_server);
+  connect.address = absl::GetFlag(FLAGS_policy_address);
   auto channel = Connect(connect);
   if (!channel.ok()) return channel.status();
   RetryPolicy retry;
@@ -76,9 +75,9 @@ absl::Status Run(StopSignal& signal) {
   if (run_dir.empty()) return absl::InvalidArgumentError("--run_dir is empty.");
   auto settings = SettingsFromFlags();
   if (!settings.ok()) return settings.status();
-  if (settings->service.policy_address = absl::GetFlag(FLAGS_policy_address);
-      settings->service.policy_address.empty()) {
-    settings->service.policy_address = absl::GetFlag(FLAGS_server);
+  settings->service.policy_address = absl::GetFlag(FLAGS_worker_policy_address);
+  if (settings->service.policy_address.empty()) {
+    settings->service.policy_address = absl::GetFlag(FLAGS_policy_address);
   }
   auto learner =
       ConnectLearner("esper_trainer " + RunName(run_dir), signal.stopped());
@@ -125,11 +124,12 @@ absl::Status Run(StopSignal& signal) {
 
 int main(int argc, char** argv) {
   using namespace esper::client;
-  ParseFlags(argc, argv,
-             "Trains a served policy: leases episodes to esper_env workers and "
-             "updates the policy with what they report.\n\n"
-             "  esper_trainer --server=127.0.0.1:50051 --run_dir=runs/first "
-             "--minutes=10\n");
+  ParseFlags(
+      argc, argv,
+      "Trains a served policy: leases episodes to esper_env workers and "
+      "updates the policy with what they report.\n\n"
+      "  esper_trainer --policy_address=127.0.0.1:50051 --run_dir=runs/first "
+      "--minutes=10\n");
   StopSignal signal;
   absl::Status status =
       SetUpLog(absl::GetFlag(FLAGS_log_level), /*clear_line=*/IsTerminal());

@@ -185,9 +185,11 @@ absl::Status Trainer::UpdatePolicy(const std::vector<FinishedEpisode>& episodes,
 }
 
 absl::Status Trainer::SaveCheckpoint() {
+  if (saved_ && updates_since_checkpoint_ == 0) return absl::OkStatus();
   auto name = learner_.SaveCheckpoint();
   if (!name.ok()) return name.status();
   updates_since_checkpoint_ = 0;
+  saved_ = true;
   spdlog::info("checkpoint {}", *name);
   return absl::OkStatus();
 }

@@ -70,6 +70,7 @@ class Trainer {
   void Tick(int collected);
   absl::Status UpdatePolicy(const std::vector<FinishedEpisode>& episodes,
                             double collect_seconds);
+  // Unless the newest one is up to date.
   absl::Status SaveCheckpoint();
   absl::Status End();
   absl::Status WriteCounters(bool finished);
@@ -89,6 +90,7 @@ class Trainer {
   int64_t updates_ = 0;        // Made by this process.
   int failures_in_a_row_ = 0;  // Refused updates.
   int updates_since_checkpoint_ = 0;
+  bool saved_ = false;  // By this process.
 };
 
 }  // namespace esper::client

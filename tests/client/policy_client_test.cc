@@ -152,7 +152,7 @@ TEST_F(PolicyClientTest, SendsTheOutcomeOfThePreviousStep) {
   StepRow row = Row(Open("a"), 0);
   row.previous_outcome = StepOutcome{1.5f, 3, true, {0.5f, 2.5f}, {0, 1}};
   ASSERT_TRUE(client_.GetAction({row}).ok());
-  const v1::StepOutcome& outcome =
+  const v1::StepOutcome outcome =
       server_.inference.acted()[0].rows(0).previous_outcome();
   EXPECT_EQ(outcome.reward(), 1.5f);
   EXPECT_EQ(outcome.effective_choice(), 3);

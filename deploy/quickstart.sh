@@ -121,9 +121,10 @@ server_port=$(wait_for_port "$run_dir/server.port" "$server" \
 resume_flag=()
 $resume && resume_flag=(--resume)
 setsid setpriv --pdeathsig TERM "$bin"/client/trainer/esper_trainer \
-  --server="127.0.0.1:$server_port" --address=127.0.0.1:0 \
+  --policy_address="127.0.0.1:$server_port" --address=127.0.0.1:0 \
   --port_file="$run_dir/trainer.port" --run_dir="$run_dir" \
-  --minutes="$minutes" "${resume_flag[@]}" "${trainer_flags[@]}" \
+  --minutes="$minutes" --env_options='{"samples_per_epoch": 512}' --workers=2 \
+  "${resume_flag[@]}" "${trainer_flags[@]}" \
   2> >(tee -a "$run_dir/logs/trainer.log" >&2) &
 trainer=$!
 pids=("$trainer" "$server")

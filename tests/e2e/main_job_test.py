@@ -11,7 +11,8 @@ from processes import Cluster, DIGITS, ROOT, binary
 
 # Short episodes: long enough for seeds to reach BLENDING under the permissive
 # gate (ten epochs of training), short enough for a test.
-SHORT = ("--max_epochs=16", "--episodes_per_update=6")
+SHORT = ("--max_epochs=16", "--episodes_per_update=6",
+         '--env_options={"samples_per_epoch": 256}')
 
 
 class MainJobTest(unittest.TestCase):

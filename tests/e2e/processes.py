@@ -84,7 +84,7 @@ class Cluster:
         port_file.unlink(missing_ok=True)
         trainer = self.start(
             "trainer", binary("client/trainer/esper_trainer"),
-            f"--server=127.0.0.1:{server_port}",
+            f"--policy_address=127.0.0.1:{server_port}",
             "--address=127.0.0.1:0", f"--port_file={port_file}",
             f"--run_dir={self.folder}", *flags)
         return trainer, self.wait_for_port(trainer, port_file)

@@ -360,6 +360,52 @@ TEST_F(InferenceServiceTest, APublishedVersionActsFromTheNextCallOn) {
   EXPECT_EQ(versions[1], 2);
 }
 
+// Nothing of the service is tied to the network-growing policy: two heads that
+// no other drives, one of them wide, no categorical input, masks optional.
+TEST_F(InferenceServiceTest, ServesAPolicyOfAnotherKind) {
+  policy::PolicySpec spec;
+  spec.name = "two heads";
+  spec.observation = {{"x", 5}};
+  policy::HeadSpec narrow, wide;
+  narrow.name = "narrow";
+  narrow.size = 2;
+  wide.name = "wide";
+  wide.size = 300;
+  spec.heads = {narrow, wide};
+  spec.sampling_order = {"wide", "narrow"};
+  spec.feature_dim = 16;
+  spec.hidden_dim = 16;
+  spec.lstm_layers = 2;
+  spec.mask_optional = true;
+  ASSERT_OK(spec.Validate());
+  server::ServerOptions options = Options();
+  options.spec = spec;
+  Start(options);
+
+  v1::GetActionRequest request;
+  v1::StepRow* row = request.add_rows();
+  row->set_episode_id(Open("env"));
+  row->set_incarnation(1);
+  codec::EncodeTensor(at::zeros({1, 5}), request.mutable_observations());
+  ASSERT_OK(Act(request));
+  row->set_step(1);
+  row->mutable_previous_outcome()->set_reward(1.5f);
+  const auto response = Act(request);
+  ASSERT_OK(response);
+  EXPECT_EQ(codec::Describe(response->actions()), "int64 [1, 2]");
+  codec::EncodeTensor(at::zeros({1, 1}).to(at::kChar),
+                      request.mutable_categorical());
+  EXPECT_THAT(Act(request),
+              Refused(absl::StatusCode::kInvalidArgument, "BAD_SHAPE"));
+
+  v1::CloseEpisodesRequest close;
+  *close.add_episodes() = End(row->episode_id(), 2, v1::END_KIND_TRUNCATED);
+  codec::EncodeTensor(at::zeros({1, 5}), close.mutable_final_observations());
+  const auto closed = Close(close);
+  ASSERT_OK(closed);
+  EXPECT_DOUBLE_EQ(Double(closed->returns(), 0), 2.0);
+}
+
 TEST_F(InferenceServiceTest, OneCallsFaultDoesNotReachAnother) {
   // Both calls wait for the same batch; one names an unknown episode.
   const std::string a = Open("a"), b = Open("b");

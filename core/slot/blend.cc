@@ -1,13 +1,11 @@
 #include "core/slot/blend.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/bitwise_and.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/eq.h>
-#include <ATen/ops/isfinite.h>
 #include <ATen/ops/lerp.h>
-#include <ATen/ops/logical_and.h>
-#include <ATen/ops/logical_not.h>
-#include <ATen/ops/nan_to_num.h>
+#include <ATen/ops/ne.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/where.h>
 
@@ -73,6 +71,12 @@ bool NeedsGradient(const at::Tensor& tensor) {
   return at::GradMode::is_enabled() && tensor.requires_grad();
 }
 
+// 0 x is NaN exactly where x is not finite.
+at::Tensor NotFinite(const at::Tensor& tensor) {
+  const at::Tensor zero = tensor.mul(0);
+  return at::ne(zero, zero);
+}
+
 // lerp(host, seed, weight), but host itself where the weight is 0. All of
 // host's dtype.
 at::Tensor SelectingLerp(const at::Tensor& host, const at::Tensor& seed,
@@ -85,8 +89,8 @@ at::Tensor SelectingLerp(const at::Tensor& host, const at::Tensor& seed,
   }
   // The weight's gradient is (seed - host): replace only what would spoil it,
   // so that it stays right for finite features at weight 0.
-  const at::Tensor spoilt = at::logical_and(
-      off, at::logical_not(at::isfinite(seed.sub(host).detach())));
+  const at::Tensor spoilt =
+      at::bitwise_and(off, NotFinite(seed.detach().sub(host.detach())));
   return at::where(
       spoilt, host,
       at::lerp(at::where(spoilt, 0, host), at::where(spoilt, 0, seed), weight));
@@ -95,8 +99,7 @@ at::Tensor SelectingLerp(const at::Tensor& host, const at::Tensor& seed,
 at::Tensor Multiplier(const at::Tensor& alpha, const at::Tensor& modulation) {
   at::Tensor unused = at::eq(alpha, 0);
   if (NeedsGradient(alpha)) {
-    unused = at::logical_and(
-        unused, at::logical_not(at::isfinite(modulation.detach())));
+    unused = at::bitwise_and(unused, NotFinite(modulation.detach()));
   }
   return alpha.mul(at::tanh(at::where(unused, 0, modulation))).add(1);
 }
@@ -157,9 +160,10 @@ at::Tensor SteForward(const at::Tensor& host, const at::Tensor& seed) {
   CheckFloating("host", host);
   CheckLike("seed", seed, host);
   const at::Tensor s = Cast(seed, host.scalar_type());
-  // The difference is 0, or NaN where the seed is not finite; either way 0
-  // with the seed's gradient attached where that makes sense.
-  return host.add(at::nan_to_num(s.sub(s.detach()), 0.0, 0.0, 0.0));
+  // Zero with the seed's gradient attached, or NaN where the seed is not
+  // finite, and there the seed has nothing to say.
+  const at::Tensor none = s.sub(s.detach());
+  return host.add(at::where(at::ne(none, none), 0, none));
 }
 
 }  // namespace esper::slot

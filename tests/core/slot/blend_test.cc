@@ -18,7 +18,6 @@
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <optional>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -328,20 +327,20 @@ TEST(SteForwardTest, WritesToNoInput) {
   EXPECT_EQ(seed._version(), seed_version);
 }
 
-// The C++ library has no shape inference for these two operators; the Python
-// package brings its own.
+// The C++ library has no shape inference for these two operators (the second
+// is in clamp's backward); the Python package brings its own.
 Tensor WhereOnMeta(const Tensor& condition, const Tensor& a, const Tensor& b) {
   const auto shape =
       at::infer_size(at::infer_size(condition.sizes(), a.sizes()), b.sizes());
   return at::empty(shape, a.dim() == 0 ? b.options() : a.options());
 }
-Tensor NanToNumOnMeta(const Tensor& self, std::optional<double>,
-                      std::optional<double>, std::optional<double>) {
-  return at::empty_like(self);
+Tensor& LogicalAndOnMeta(const Tensor& a, const Tensor& b, Tensor& out) {
+  out.resize_(at::infer_size(a.sizes(), b.sizes()));
+  return out;
 }
 TORCH_LIBRARY_IMPL(aten, Meta, library) {
   library.impl("where.self", WhereOnMeta);
-  library.impl("nan_to_num", NanToNumOnMeta);
+  library.impl("logical_and.out", LogicalAndOnMeta);
 }
 
 // A meta tensor has no data: reading any, on the host or not, throws.

@@ -2,7 +2,7 @@
 # grpcurl lists the services of a running server through reflection. Skipped by
 # name where grpcurl is not installed.
 set -euo pipefail
-grpcurl=$(command -v grpcurl || ls "$HOME/go/bin/grpcurl" 2>/dev/null || true)
+grpcurl=$(command -v grpcurl || ls "${HOME:-}/go/bin/grpcurl" 2>/dev/null || true)
 if [ -z "$grpcurl" ]; then
   echo "SKIPPED: grpcurl is not installed; get it with: go install" \
     "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4"

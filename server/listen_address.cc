@@ -17,16 +17,18 @@ namespace esper::server {
 namespace {
 
 constexpr char kUnix[] = "unix:";
+// The system's limit, without the final zero.
+constexpr size_t kMaxSocketPath = sizeof(sockaddr_un::sun_path) - 1;
 
 bool IsUnix(const std::string& address) {
   return absl::StartsWith(address, kUnix);
 }
 
-// Whether somebody accepts connections on the socket.
+// Whether somebody accepts connections on the socket; the path is not too
+// long.
 bool SocketInUse(const std::string& path) {
   sockaddr_un name = {};
   name.sun_family = AF_UNIX;
-  if (path.size() >= sizeof(name.sun_path)) return false;  // gRPC refuses it.
   std::memcpy(name.sun_path, path.c_str(), path.size() + 1);
   const int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (descriptor < 0) return false;
@@ -67,6 +69,11 @@ absl::Status CheckListenAddress(const std::string& address, bool insecure) {
     if (path.empty()) {
       return absl::InvalidArgumentError(
           absl::StrCat("The address ", address, " names no socket."));
+    }
+    if (path.size() > kMaxSocketPath) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("The socket path ", path, " is longer than ",
+                       kMaxSocketPath, " bytes."));
     }
     if (SocketInUse(path)) {
       return absl::UnavailableError(

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <fstream>
 #include <memory>
 #include <sstream>
@@ -90,6 +91,7 @@ TEST_F(ServerProcessTest, RefusesFlagsThatItCannotHonour) {
       {Small({"--log_format=xml"}), "xml"},
       {{"--address=nowhere"}, "nowhere"},
       {{"--address=0.0.0.0:0"}, "--insecure"},
+      {{"--address=unix:/tmp/" + std::string(120, 'x')}, "longer than"},
       {{"--policy_spec=/no/such/file.json"}, "/no/such/file.json"},
       {Small({"--checkpoint_dir=" + directory_, "--restore=missing"}),
        "missing"},
@@ -132,7 +134,10 @@ TEST_F(ServerProcessTest, AnOccupiedPortIsAClearError) {
 }
 
 TEST_F(ServerProcessTest, ListensOnAUnixSocketThatIsItsOwn) {
-  const std::string address = "unix:" + directory_ + ".sock";
+  // The folder of the test may be deeper than a socket's path may be long.
+  char folder[] = "/tmp/esper-XXXXXX";
+  ASSERT_NE(mkdtemp(folder), nullptr);
+  const std::string address = absl::StrCat("unix:", folder, "/socket");
   ServerProcess server({"--policy_spec=" + spec_path_, "--address=" + address});
   EXPECT_EQ(server.AwaitPort(), address);
   EXPECT_TRUE(GetPolicy(Connect(address).get()).ok());
@@ -141,6 +146,8 @@ TEST_F(ServerProcessTest, ListensOnAUnixSocketThatIsItsOwn) {
   EXPECT_TRUE(GetPolicy(Connect(address).get()).ok());
   server.Signal(SIGTERM);
   EXPECT_EQ(server.AwaitExit(), 0) << server.Log();
+  unlink(absl::StrCat(folder, "/socket").c_str());
+  rmdir(folder);
 }
 
 TEST_F(ServerProcessTest, SaysOnceThatNobodyIsAuthenticated) {

@@ -30,12 +30,11 @@ enum class InitProfile {
 struct SeedModuleOptions {
   int64_t channels = 0;  // C of the slot, > 0.
   InitProfile init_profile = InitProfile::kLive;
-  // The blend under which the seed will run. MULTIPLY needs the output to be
-  // the input at birth. Under `kUpstream` germination itself zeroes the last
-  // linear or convolution layer for MULTIPLY; factories see to `kLive` only.
+  // The blend under which the seed will run. Under MULTIPLY the factory makes
+  // the output equal the input at birth, as far as the profile promises it.
   AlphaAlgorithm algorithm = AlphaAlgorithm::kAdd;
-  // Initial weights are drawn from a private generator that starts here; absent,
-  // from the default generator.
+  // Initial weights are drawn from a private generator that starts here;
+  // absent, from the default generator.
   std::optional<uint64_t> seed;
   // Named integers, such as a head count; only names that the blueprint
   // declares. Absent names take the blueprint's own default.

@@ -12,8 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/slot/init_scope.h"
-#include "torch/nn/modules/conv.h"
-#include "torch/nn/modules/linear.h"
+#include "torch/nn/module.h"
 
 namespace esper::slot {
 namespace {
@@ -34,22 +33,6 @@ class BuildModeGuard {
   const c10::InferenceMode inference_{false};
   const at::AutoGradMode gradients_{true};
 };
-
-void ZeroParameters(const std::vector<at::Tensor>& parameters) {
-  const at::NoGradGuard no_grad;
-  for (const at::Tensor& parameter : parameters) parameter.zero_();
-}
-
-// The upstream project's way to make MULTIPLY start as the identity.
-void ZeroLastLayer(const torch::nn::Module& module) {
-  const auto modules = module.modules(/*include_self=*/true);
-  const auto is_layer = [](const std::shared_ptr<torch::nn::Module>& m) {
-    return m->as<torch::nn::LinearImpl>() || m->as<torch::nn::Conv1dImpl>() ||
-           m->as<torch::nn::Conv2dImpl>() || m->as<torch::nn::Conv3dImpl>();
-  };
-  const auto last = std::find_if(modules.rbegin(), modules.rend(), is_layer);
-  if (last != modules.rend()) ZeroParameters((*last)->parameters());
-}
 
 // Runs a fixed input through the module. INVALID_ARGUMENT if the output has
 // another shape.
@@ -141,16 +124,13 @@ absl::StatusOr<Seed> BuildSeed(const SeedSlot::Options& options,
     module_options.channels = options.channels;
     module_options.init_profile = options.init_profile;
     module_options.algorithm = request.algorithm;
+    module_options.seed = InitSeedOf(options, generation);
     module_options.values = request.values;
     auto module =
         registry.Create(options.topology, request.blueprint_id, module_options);
     if (!module.ok()) return module.status();
     seed.module = *std::move(module);
     seed.module->to(options.device, options.dtype);
-    if (options.init_profile == InitProfile::kUpstream &&
-        request.algorithm == AlphaAlgorithm::kMultiply) {
-      ZeroLastLayer(*seed.module);
-    }
     if (absl::Status status = ProbeShape(*seed.module, options); !status.ok()) {
       return status;
     }

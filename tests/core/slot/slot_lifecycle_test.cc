@@ -351,26 +351,6 @@ TEST_F(SlotLifecycleTest, ParametersDependOnSeedSlotAndGenerationOnly) {
   EXPECT_FALSE(base.equal(grow(1, "r0c0", 2)));
 }
 
-TEST_F(SlotLifecycleTest, UpstreamProfileZeroesTheLastLayerUnderMultiply) {
-  for (const auto profile : {InitProfile::kLive, InitProfile::kUpstream}) {
-    for (const auto algorithm :
-         {AlphaAlgorithm::kAdd, AlphaAlgorithm::kMultiply}) {
-      SeedSlot::Options options;
-      options.channels = 4;
-      options.init_profile = profile;
-      const auto slot = MakeSlot(options);
-      GerminateRequest request;
-      request.blueprint_id = "conv";
-      request.algorithm = algorithm;
-      ASSERT_OK(lifecycle().Germinate(*slot, request).status());
-      const bool zero =
-          slot->SeedParameters()[0].abs().max().item<double>() == 0;
-      EXPECT_EQ(zero, profile == InitProfile::kUpstream &&
-                          algorithm == AlphaAlgorithm::kMultiply);
-    }
-  }
-}
-
 TEST_F(SlotLifecycleTest, AGateSeedOwnsItsGateFromBirth) {
   GerminateRequest request = Norm();
   request.algorithm = AlphaAlgorithm::kGate;

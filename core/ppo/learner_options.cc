@@ -82,6 +82,7 @@ LearnerConfig LearnerConfig::Upstream() {
   config.normalize_observations = false;
   config.scale_rewards = false;
   config.popart = false;
+  config.value_averaging = Averaging::ExactThenMomentum(32, 0.99);
   return config;
 }
 

@@ -29,7 +29,7 @@ struct LearnerConfig {
   bool popart = true;  // Rescale V and Q when the value scale moves.
   // Statistics are exact up to this many rows, then follow the last ones.
   double exact_rows = 100'000;
-  Averaging value_averaging = Averaging::ExactThenMomentum(32, 0.99);
+  Averaging value_averaging = Averaging::ExactThenCapped(20'000);
 
   // Dropout of the contribution predictor while training.
   bool predictor_dropout = true;
@@ -55,7 +55,8 @@ struct PpoOptions {
   double gamma = 0.995;      // (0, 1].
   double gae_lambda = 0.98;  // [0, 1].
   EndHandling ends = EndHandling::kEveryEnd;
-  double reward_clip = 10.0;  // Bound on a scaled reward; 0: none.
+  // Bound on a reward once a scale is known, in scaled units; 0: none.
+  double reward_clip = 10.0;
 
   double clip_ratio = 0.2;                  // > 0.
   double value_clip = 0.0;                  // 0: no value clipping.

@@ -52,9 +52,13 @@ class PassRunner {
     options_.Check();
     heads_ = ResolveHeads(options_, learner_.spec);
     prepared_ = learner_.Prepare(trajectories_);
-    const RewardUnits units = {learner_.deviation, [this](int64_t version) {
-                                 return learner_.value_units.at(version);
-                               }};
+    RewardUnits units;
+    units.deviation = learner_.deviation;
+    // Raw rewards have no known size to clip at.
+    units.clip = learner_.deviation != 1.0 ? options_.reward_clip : 0.0;
+    units.value_unit = [this](int64_t version) {
+      return learner_.value_units.at(version);
+    };
     targets_ = ComputeTargets(trajectories_, options_, units);
     report_.episodes = static_cast<int64_t>(trajectories_.size());
     report_.transitions = prepared_.batch.steps();
@@ -172,8 +176,12 @@ class PassRunner {
 
   void CheckRatios() {
     if (learner_.counters.steps_since_publish > 0) return;
+    // Up to the first step of another version: behind it the recurrent state
+    // was made by other weights, and differs rightly.
+    const at::Tensor current =
+        batch().policy_versions.eq(learner_.counters.version);
     const at::Tensor counted = batch().valid.logical_and(
-        batch().policy_versions.eq(learner_.counters.version));
+        current.to(at::kLong).cumprod(1).to(at::kBool));
     const LogProbDifference difference =
         CompareLogProbs(log_probs_, batch().behaviour_log_probs, counted);
     if (difference.steps == 0) return;

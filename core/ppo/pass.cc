@@ -66,8 +66,8 @@ PassTargets ComputeTargets(absl::Span<const Trajectory> trajectories,
     };
     for (int64_t t = 0; t < n; ++t) {
       double reward = raw_rewards[t] / units.deviation;
-      if (options.reward_clip > 0) {
-        reward = std::clamp(reward, -options.reward_clip, options.reward_clip);
+      if (units.clip > 0) {
+        reward = std::clamp(reward, -units.clip, units.clip);
       }
       rewards[t] = static_cast<float>(reward);
       values[t] = static_cast<float>(raw_values[t] * unit(t));

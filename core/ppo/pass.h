@@ -21,7 +21,8 @@ namespace esper::ppo {
 
 // In what units episodes are recorded and trained.
 struct RewardUnits {
-  double deviation = 1;  // Raw rewards are divided by it, > 0.
+  double deviation = 1;  // Raw rewards are divided by it, > 0, ...
+  double clip = 0;       // ... and then bounded by it; 0: not.
   // Raw reward per unit of V under a policy version.
   std::function<double(int64_t version)> value_unit;
 };

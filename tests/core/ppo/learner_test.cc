@@ -1,21 +1,17 @@
 #include "core/ppo/learner.h"
 
-#include <cmath>
-#include <limits>
-#include <map>
+#include <algorithm>
+#include <utility>
 
-#include "ATen/Parallel.h"
 #include "ATen/TensorOperators.h"
 #include "ATen/ops/full.h"
+#include "ATen/ops/full_like.h"
 #include "ATen/ops/randn.h"
-#include "ATen/ops/zeros_like.h"
 #include "core/error.h"
-#include "core/policy/evaluator.h"
-#include "core/policy/loss_builder.h"
-#include "core/policy/recurrent_policy.h"
 #include "core/tensor/safetensors.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "tests/core/ppo/learner_fixture.h"
 #include "tests/core/ppo/rollout.h"
 #include "tests/testing/status_matchers.h"
 
@@ -25,66 +21,6 @@ namespace {
 using ::esper::testing::Refused;
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 constexpr auto kPrecondition = absl::StatusCode::kFailedPrecondition;
-const float kNan = std::numeric_limits<float>::quiet_NaN();
-
-LearnerConfig TestConfig() {
-  LearnerConfig config;
-  config.predictor_dropout = false;
-  config.learning_rate = 1e-3;
-  return config;
-}
-
-std::unique_ptr<Learner> MakeLearner(const LearnerConfig& config = TestConfig(),
-                                     uint64_t seed = 3) {
-  at::set_num_threads(1);
-  auto learner = Learner::Create(SmallSpec(), config, seed);
-  EXPECT_TRUE(learner.ok()) << learner.status();
-  return *std::move(learner);
-}
-
-std::vector<Trajectory> Episodes(const Learner& learner,
-                                 std::vector<int64_t> lengths = {6, 9, 4, 9},
-                                 uint64_t seed = 1) {
-  RolloutOptions options;
-  options.lengths = std::move(lengths);
-  options.seed = seed;
-  options.forced_share = 0.2;
-  options.contributions = true;
-  options.initial_states = true;
-  return Rollout(learner.spec(), *learner.published(), options);
-}
-
-std::map<std::string, at::Tensor> Table(const NamedTensors& tensors) {
-  return {tensors.begin(), tensors.end()};
-}
-
-void ExpectSame(const NamedTensors& actual, const NamedTensors& expected) {
-  ASSERT_EQ(actual.size(), expected.size());
-  for (size_t i = 0; i < actual.size(); ++i) {
-    EXPECT_EQ(actual[i].first, expected[i].first);
-    EXPECT_TRUE(actual[i].second.equal(expected[i].second)) << actual[i].first;
-  }
-}
-
-// Largest relative L2 difference over tensors.
-double RelativeDifference(const NamedTensors& actual,
-                          const NamedTensors& expected) {
-  double largest = 0;
-  for (size_t i = 0; i < actual.size(); ++i) {
-    const at::Tensor a = actual[i].second.to(at::kDouble);
-    const at::Tensor e = expected[i].second.to(at::kDouble);
-    const double norm = e.norm().item<double>();
-    const double gap = (a - e).norm().item<double>();
-    largest = std::max(largest, norm > 0 ? gap / norm : gap);
-  }
-  return largest;
-}
-
-PpoOptions FirstPass() {
-  PpoOptions options;
-  options.update_statistics = true;
-  return options;
-}
 
 TEST(LearnerTest, AFreshLearnerHasPublishedVersionOne) {
   const auto learner = MakeLearner();
@@ -346,245 +282,6 @@ TEST(LearnerTest, RefusesOptionsOutOfRangeNamingThem) {
               Refused(kInvalid, "MALFORMED_REQUEST"));
 }
 
-TEST(LearnerTest, StopsAboveTheDivergenceLimitAndAccumulatesNothing) {
-  const auto learner = MakeLearner();
-  const auto episodes = Episodes(*learner);
-  PpoOptions options = FirstPass();
-  OptimStepOptions step;
-  step.learning_rate = 0.05;
-  bool stopped = false;
-  for (int pass = 0; pass < 20 && !stopped; ++pass) {
-    const auto report = learner->ForwardBackward(episodes, options);
-    ASSERT_OK(report);
-    stopped = report->kl_stop;
-    EXPECT_EQ(stopped, report->approx_kl > 1.5 * 0.015);
-    EXPECT_EQ(learner->has_gradient(), !stopped);
-    if (!stopped) {
-      ASSERT_OK(learner->OptimStep(step));
-    }
-    options.update_statistics = false;
-  }
-  EXPECT_TRUE(stopped);
-}
-
-TEST(LearnerTest, RefusesAStepWithoutAGradient) {
-  const auto learner = MakeLearner();
-  EXPECT_THAT(learner->OptimStep({}),
-              Refused(kPrecondition, "NOT_DIFFERENTIABLE"));
-}
-
-TEST(LearnerTest, DropsAGradientThatOverflowed) {
-  const auto learner = MakeLearner();
-  const auto episodes = Episodes(*learner);
-  const NamedTensors before = learner->Weights();
-  // Each is finite, their sum is not.
-  for (int i = 0; i < 8; ++i) {
-    auto evaluation = learner->Evaluate(episodes, /*keep_graph=*/true);
-    ASSERT_OK(evaluation);
-    Cotangents cotangents;
-    cotangents.values = at::full_like((*evaluation)->Numbers().values, 2e36);
-    ASSERT_OK(learner->AccumulateGradients(**evaluation, cotangents));
-  }
-  const auto step = learner->OptimStep({});
-  ASSERT_OK(step);
-  EXPECT_FALSE(step->stepped);
-  EXPECT_EQ(step->nonfinite_tensor.substr(0, 17), "state_value_head.");
-  EXPECT_FALSE(learner->has_gradient());
-  ExpectSame(learner->Weights(), before);
-}
-
-TEST(LearnerTest, DropsStepsThatAreNotFiniteAndEndsAfterThree) {
-  LearnerConfig config = TestConfig();
-  const auto learner = MakeLearner(config);
-  const auto episodes = Episodes(*learner);
-  const LearnerState before = learner->Save();
-  const auto poison = [&] {
-    ASSERT_OK(learner->ForwardBackward(episodes, {}));
-    LearnerState state = learner->Save();
-    for (auto& [name, tensor] : state.tensors) {
-      if (name == "gradient.op_head.0.bias") tensor[0].fill_(3e38f);
-      if (name == "gradient.op_head.2.bias") tensor[0].fill_(3e38f);
-    }
-    ASSERT_OK(learner->Restore(state));
-  };
-  for (int i = 0; i < 2; ++i) {
-    poison();
-    // The squares of these entries overflow Adam's second moment.
-    const auto step = learner->OptimStep({1e38, std::nullopt});
-    ASSERT_OK(step);
-    EXPECT_FALSE(step->stepped);
-    EXPECT_EQ(step->nonfinite_tensor, "update");
-    EXPECT_EQ(step->weights_change_l2, 0);
-    EXPECT_FALSE(learner->has_gradient());
-    EXPECT_EQ(learner->optimizer_steps(), 0);
-    ExpectSame(learner->Save().tensors, before.tensors);
-  }
-  poison();
-  EXPECT_THAT(learner->OptimStep({1e38, std::nullopt}),
-              Refused(kPrecondition, "TRAINING_DIVERGED"));
-  ExpectSame(learner->Save().tensors, before.tensors);
-  // A good step ends the row.
-  ASSERT_OK(learner->ForwardBackward(episodes, {}));
-  ASSERT_OK(learner->OptimStep({}));
-  poison();
-  ASSERT_OK(learner->OptimStep({1e38, std::nullopt}));
-}
-
-TEST(LearnerTest, SkipsAPassWhoseOutputsAreNotFinite) {
-  const auto learner = MakeLearner();
-  const auto episodes = Episodes(*learner, {20, 20});
-  LearnerState state = learner->Save();
-  for (auto& [name, tensor] : state.tensors) {
-    if (name == "weights.state_value_head.8.weight") tensor.fill_(3e38f);
-  }
-  ASSERT_OK(learner->Restore(state));
-  const NamedTensors before = learner->Weights();
-  for (int i = 0; i < 2; ++i) {
-    const auto report = learner->ForwardBackward(episodes, FirstPass());
-    ASSERT_OK(report);
-    EXPECT_TRUE(report->skipped_nonfinite);
-    EXPECT_FALSE(report->accumulated);
-    EXPECT_EQ(report->nonfinite_term, "value");
-    EXPECT_FALSE(learner->has_gradient());
-    EXPECT_EQ(learner->transitions_trained(), 0);
-    EXPECT_EQ(learner->value_sigma(), 1.0);
-    ExpectSame(learner->Weights(), before);
-  }
-  EXPECT_THAT(learner->ForwardBackward(episodes, FirstPass()),
-              Refused(kPrecondition, "TRAINING_DIVERGED"));
-}
-
-TEST(LearnerTest, CotangentsOfTheLossGiveTheGradientOfTheLoss) {
-  // The client's own loss, differentiated by hand, against autograd's.
-  const auto learner = MakeLearner();
-  const auto episodes = Episodes(*learner);
-  auto evaluation = learner->Evaluate(episodes, /*keep_graph=*/true);
-  ASSERT_OK(evaluation);
-  const EvaluationNumbers numbers = (*evaluation)->Numbers();
-  Cotangents cotangents;
-  cotangents.trains_policy = true;
-  cotangents.log_probs = at::randn(numbers.log_probs.sizes());
-  cotangents.values = at::randn(numbers.values.sizes());
-  const auto norm = learner->AccumulateGradients(**evaluation, cotangents);
-  ASSERT_OK(norm);
-  EXPECT_GT(*norm, 0);
-  const NamedTensors actual = learner->Gradients();
-
-  policy::RecurrentPolicy network(learner->spec(), 0);
-  ASSERT_OK(network.LoadStateDict(learner->Weights()));
-  network.eval();
-  for (const Trajectory& row : episodes) {
-    policy::EvaluationInputs inputs;
-    inputs.observations = row.observations.unsqueeze(0);
-    inputs.categorical = row.categorical.unsqueeze(0);
-    inputs.actions = row.actions.unsqueeze(0);
-    inputs.action_masks = row.action_masks.unsqueeze(0);
-    inputs.state = {row.initial_h.unsqueeze(1), row.initial_c.unsqueeze(1)};
-    const policy::Evaluation now = policy::EvaluateActions(network, inputs);
-    const int64_t b = &row - episodes.data(), n = row.length();
-    const auto part = [b, n](const at::Tensor& x) {
-      return x.slice(0, b, b + 1).slice(1, 0, n);
-    };
-    ((now.log_probs.tensor() * part(cotangents.log_probs)).sum() +
-     (now.values.tensor() * part(cotangents.values)).sum())
-        .backward();
-  }
-  NamedTensors expected;
-  for (const auto& item : network.named_parameters()) {
-    const at::Tensor& gradient = item.value().grad();
-    expected.emplace_back(item.key(), gradient.defined()
-                                          ? gradient
-                                          : at::zeros_like(item.value()));
-  }
-  EXPECT_LT(RelativeDifference(actual, expected), 1e-4);
-  // Used once.
-  EXPECT_FALSE((*evaluation)->differentiable());
-  EXPECT_THAT(learner->AccumulateGradients(**evaluation, cotangents),
-              Refused(kPrecondition, "NOT_DIFFERENTIABLE"));
-}
-
-TEST(LearnerTest, RefusesCotangentsThatCannotTrain) {
-  const auto learner = MakeLearner();
-  const auto episodes = Episodes(*learner);
-  Cotangents cotangents;
-  auto reference = learner->Evaluate(episodes, /*keep_graph=*/false);
-  ASSERT_OK(reference);
-  cotangents.values = at::zeros_like((*reference)->Numbers().values);
-  EXPECT_THAT(learner->AccumulateGradients(**reference, cotangents),
-              Refused(kPrecondition, "NOT_DIFFERENTIABLE"));
-
-  auto open = learner->Evaluate(episodes, /*keep_graph=*/true);
-  ASSERT_OK(open);
-  const auto refused = [&](const char* reason) {
-    EXPECT_THAT(learner->AccumulateGradients(**open, cotangents),
-                Refused(kInvalid, reason));
-    EXPECT_TRUE((*open)->differentiable());
-    EXPECT_FALSE(learner->has_gradient());
-  };
-  cotangents.trains_policy = true;
-  refused("POLICY_TERM_MISSING");
-  cotangents.trains_policy = false;
-  cotangents.values = at::Tensor();
-  refused("MALFORMED_REQUEST");
-  cotangents.values = at::randn({2, 2});
-  refused("BAD_SHAPE");
-  cotangents.values = at::full_like((*open)->Numbers().values, kNan);
-  refused("NONFINITE_INPUT");
-  // NaN in padding is nobody's mistake.
-  cotangents.values = at::zeros_like((*open)->Numbers().values);
-  cotangents.values.masked_fill_((*open)->Numbers().valid.logical_not(), kNan);
-  ASSERT_OK(learner->AccumulateGradients(**open, cotangents));
-
-  open = learner->Evaluate(episodes, /*keep_graph=*/true);
-  ASSERT_OK(open);
-  const auto other = MakeLearner();
-  cotangents.values.fill_(1.0f);
-  EXPECT_THAT(other->AccumulateGradients(**open, cotangents),
-              Refused(kPrecondition, "NOT_DIFFERENTIABLE"));
-  ASSERT_OK(learner->OptimStep({}));
-  EXPECT_THAT(learner->AccumulateGradients(**open, cotangents),
-              Refused(kPrecondition, "EVALUATION_EXPIRED"));
-}
-
-TEST(LearnerTest, ALossOfActingNumbersIsRefusedNamingThePolicyTerm) {
-  // The silent mistake: the policy term made from what acting returned, the
-  // value term from the evaluation. Backward alone would succeed.
-  const auto learner = MakeLearner();
-  const auto episodes = Episodes(*learner, {5});
-  policy::RecurrentPolicy network(learner->spec(), 0);
-  policy::EvaluationInputs inputs;
-  inputs.observations = episodes[0].observations.unsqueeze(0);
-  inputs.categorical = episodes[0].categorical.unsqueeze(0);
-  inputs.actions = episodes[0].actions.unsqueeze(0);
-  inputs.action_masks = episodes[0].action_masks.unsqueeze(0);
-  const policy::Evaluation now = policy::EvaluateActions(network, inputs);
-  auto origin = std::make_shared<policy::BehaviourOrigin>();
-  const auto recorded = policy::BehaviourTensor::FromRecorded(
-      episodes[0].behaviour_log_probs, origin);
-  const at::Tensor detached = recorded.unsafe_tensor().mean();
-  const auto expect_refusal = [&](const at::Tensor& policy_term,
-                                  const char* reason, const char* word) {
-    policy::LossBuilder builder(network);
-    builder.AddTerm("value", now.values.tensor().square().mean());
-    try {
-      builder.AddPolicyTerm("policy", policy_term, {"op", "slot"});
-      builder.Backward();
-      FAIL() << "the mixed loss was accepted";
-    } catch (const GradientContractError& error) {
-      EXPECT_EQ(error.reason(), reason);
-      EXPECT_NE(std::string(error.what()).find(word), std::string::npos)
-          << error.what();
-    }
-    for (const at::Tensor& parameter : network.parameters()) {
-      EXPECT_FALSE(parameter.grad().defined());
-    }
-  };
-  expect_refusal(detached, "NOT_DIFFERENTIABLE", "policy");
-  const at::Tensor disguised =
-      recorded.unsafe_tensor().clone().set_requires_grad(true);
-  expect_refusal(disguised.mean(), "POLICY_TERM_MISSING", "op");
-}
-
 TEST(LearnerTest, RestoredLearnersGoOnBitForBit) {
   LearnerConfig config = TestConfig();
   config.predictor_dropout = true;  // Its draws must be restored as well.
@@ -662,6 +359,23 @@ TEST(LearnerTest, RefusesAStateThatIsNotItsOwnAndStaysAsItWas) {
   json.erase("adam_steps");
   bad.json = json.dump();
   refused(bad, "CORRUPT_CHECKPOINT");
+}
+
+TEST(LearnerTest, ChecksRatiosOnlyWhereTheStateIsOfTheSameVersion) {
+  // From the third step on a newer version acted, on memory that the older one
+  // had made; training computes that memory anew.
+  const auto learner = MakeLearner();
+  auto episodes = Episodes(*learner, {8});
+  ASSERT_OK(learner->ForwardBackward(episodes, FirstPass()));
+  OptimStepOptions big_step;
+  big_step.learning_rate = 0.02;
+  ASSERT_OK(learner->OptimStep(big_step));
+  learner->Publish();
+  episodes[0].policy_versions = episodes[0].policy_versions.clone();
+  episodes[0].policy_versions.slice(0, 2, 8).fill_(2);
+  const auto report = learner->ForwardBackward(episodes, {});
+  ASSERT_OK(report);
+  EXPECT_FALSE(report->ratio_check_max.has_value());
 }
 
 TEST(LearnerTest, SolvesABanditWithOneGoodArm) {

@@ -192,7 +192,7 @@ void ExpectTargets(const std::vector<Trajectory>& episodes,
                    const tensor::Safetensors& file, const std::string& prefix,
                    const at::Tensor& valid) {
   const PassTargets targets = ComputeTargets(
-      episodes, options, {1.0, [unit](int64_t) { return unit; }});
+      episodes, options, {1.0, 0.0, [unit](int64_t) { return unit; }});
   const auto stored = [&](const char* name) {
     return Get(file, prefix + name).masked_select(valid);
   };

@@ -324,7 +324,7 @@ TEST(MaskedCategoricalTest, MixtureSendsAGradientToFlooredChoices) {
 
 TEST(MaskedCategoricalTest, SamplesWithTheProbabilitiesItStates) {
   const at::Tensor logits = at::tensor({0.0f, 1.0f, 2.0f, 5.0f});
-  const at::Tensor allowed = at::tensor({true, true, true, false}, at::kBool);
+  const at::Tensor allowed = at::tensor({1, 1, 1, 0}).to(at::kBool);
   const int64_t draws = 200000;
   const MaskedCategorical choices(
       logits.expand({draws, 1, 4}), allowed.expand({draws, 1, 4}), {},
@@ -346,12 +346,12 @@ TEST(MaskedCategoricalTest, SamplesWithTheProbabilitiesItStates) {
 TEST(MaskedCategoricalTest, TakesTheFirstOfEqualChoices) {
   const MaskedCategorical choices(
       at::zeros({2, 1, 5}),
-      at::tensor({false, true, true, false, true}, at::kBool).expand({2, 1, 5}),
-      {}, FloorMode::kNone, {});
+      at::tensor({0, 1, 1, 0, 1}).to(at::kBool).expand({2, 1, 5}), {},
+      FloorMode::kNone, {});
   EXPECT_EQ(choices.ArgMax()[0][0].item<int64_t>(), 1);
   const at::Tensor mixed = choices.Sample(
       at::tensor({9.0f, 5.0f, 1.0f, 9.0f, 5.0f}).expand({2, 1, 5}),
-      at::tensor({true, false}, at::kBool));
+      at::tensor({1, 0}).to(at::kBool));
   EXPECT_EQ(mixed[0][0].item<int64_t>(), 1);  // Deterministic.
   EXPECT_EQ(mixed[1][0].item<int64_t>(), 2);  // Smallest noise wins.
 }

@@ -32,7 +32,7 @@ std::string FileOf(const std::string& header, const std::string& data) {
 
 std::string Sample() {
   const NamedTensors tensors = {{"b", at::arange(6, at::kFloat).view({2, 3})},
-                                {"a", at::tensor({true, false}, at::kBool)},
+                                {"a", at::tensor({1, 0}).to(at::kBool)},
                                 {"empty", at::empty({0, 4}, at::kLong)},
                                 {"scalar", at::tensor(7, at::kLong)}};
   return *SerializeSafetensors(tensors, {{"key", "value"}});

@@ -1,6 +1,7 @@
 #include "core/host/transformer_blueprints.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/equal.h>
@@ -37,6 +38,8 @@ using slot::InitProfile;
 using slot::SeedModule;
 using slot::SeedModuleOptions;
 using ::testing::ElementsAre;
+
+const bool kOneThread = (at::set_num_threads(1), true);
 
 const std::vector<std::string>& AllBlueprints() {
   static const auto& names = *new std::vector<std::string>{
@@ -191,11 +194,11 @@ TEST(TransformerBlueprintsTest, KeepEveryShapeAndDtype) {
       const auto seed = MakeSeed(name, d);
       EXPECT_EQ(seed->blueprint_id(), name);
       Disturb(*seed);
-      for (const at::IntArrayRef shape :
-           {at::IntArrayRef({1, 1, d}), at::IntArrayRef({3, 1, d}),
-            at::IntArrayRef({2, 7, d})}) {
+      const std::vector<std::vector<int64_t>> shapes = {
+          {1, 1, d}, {3, 1, d}, {2, 7, d}};
+      for (const std::vector<int64_t>& shape : shapes) {
         const at::Tensor x = Random(shape);
-        EXPECT_EQ(seed->forward(x).sizes(), shape) << name;
+        EXPECT_EQ(seed->forward(x).sizes(), at::IntArrayRef(shape)) << name;
         // The same numbers with batch and time swapped in memory.
         const at::Tensor other = x.transpose(0, 1).contiguous().transpose(0, 1);
         EXPECT_TRUE(

@@ -1,6 +1,7 @@
 #include "core/host/transformer_host.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/equal.h>
@@ -33,6 +34,8 @@ namespace {
 using ::esper::testing::Refused;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+
+const bool kOneThread = (at::set_num_threads(1), true);
 
 TransformerHostOptions Small() {
   TransformerHostOptions options;

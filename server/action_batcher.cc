@@ -3,21 +3,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "core/error.h"
+#include "server/refusal.h"
 
 namespace esper::server {
-namespace {
-
-absl::Status Refusal(const std::string& reason, const std::string& message,
-                     const std::string& hint) {
-  ErrorDetail detail;
-  detail.reason = reason;
-  detail.hint = hint;
-  return MakeStatus(CodeOfReason(reason), detail, message);
-}
-
-}  // namespace
-
 ActionBatcher::ActionBatcher(const Options& options, RunBatch run_batch)
     : options_(options), run_batch_(std::move(run_batch)) {
   for (int i = 0; i < options_.workers; ++i) {
@@ -35,13 +23,13 @@ void ActionBatcher::Enqueue(std::unique_ptr<QueuedCall> call) {
   {
     absl::MutexLock lock(&mu_);
     if (draining_) {
-      refused = Refusal("DRAINING", "The server is shutting down.",
-                        "Retry on another server.");
+      refused = Refuse("DRAINING", "", "The server is shutting down.",
+                       "Retry on another server.");
     } else if (queue_.size() + aside_.size() >= options_.max_queued_calls) {
-      refused = Refusal("QUEUE_FULL",
-                        absl::StrCat("All ", options_.max_queued_calls,
-                                     " places of the queue are taken."),
-                        "Retry after a short, growing delay.");
+      refused = Refuse("QUEUE_FULL", "",
+                       absl::StrCat("All ", options_.max_queued_calls,
+                                    " places of the queue are taken."),
+                       "Retry after a short, growing delay.");
     } else {
       queue_.push_back(std::move(call));
       return;

@@ -21,6 +21,7 @@
 #include "absl/time/time.h"
 #include "core/error.h"
 #include "nlohmann/json.hpp"
+#include "server/refusal.h"
 
 namespace esper::server {
 namespace {
@@ -31,15 +32,6 @@ using nlohmann::json;
 constexpr char kManifest[] = "manifest.json";
 constexpr int kFormat = 1;
 constexpr size_t kMaxNameLength = 64;
-
-absl::Status Refuse(const std::string& reason, const std::string& field,
-                    const std::string& message, const std::string& hint) {
-  ErrorDetail detail;
-  detail.reason = reason;
-  detail.field = field;
-  detail.hint = hint;
-  return MakeStatus(CodeOfReason(reason), detail, message);
-}
 
 absl::Status Corrupt(const std::string& file, const std::string& why) {
   return Refuse("CORRUPT_CHECKPOINT", file,
@@ -193,7 +185,7 @@ CheckpointStore::CheckpointStore(std::string root) : root_(std::move(root)) {}
 
 absl::Status CheckpointStore::CheckConfigured() const {
   if (!root_.empty()) return absl::OkStatus();
-  ErrorDetail detail;
+  ErrorDetail detail;  // A reason of its own: the server lacks a setting.
   detail.reason = "NO_CHECKPOINT_FOLDER";
   detail.hint = "Start the server with --checkpoint_dir.";
   return MakeStatus(absl::StatusCode::kFailedPrecondition, detail,

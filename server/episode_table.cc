@@ -5,41 +5,28 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
-#include "core/error.h"
 #include "server/episode_id.h"
+#include "server/refusal.h"
 
 namespace esper::server {
 namespace {
 
 constexpr size_t kMaxKeyBytes = 256;
 
-absl::Status Refuse(const std::string& reason, const std::string& field,
-                    int64_t row, const std::string& message,
-                    const std::string& hint, int64_t step = -1) {
-  ErrorDetail detail;
-  detail.reason = reason;
-  detail.field = field;
-  detail.row = row;
-  detail.step = step;
-  detail.hint = hint;
-  return MakeStatus(CodeOfReason(reason), detail,
-                    absl::StrCat("Row ", row, ": ", message));
-}
-
 absl::Status OutOfOrder(const std::string& field, int64_t row, int64_t got,
                         int64_t expected) {
-  return Refuse("STEP_OUT_OF_ORDER", field, row,
-                absl::StrCat("step ", got, " was sent where step ", expected,
-                             " is expected."),
-                "Send the expected step, or the one before it to get its "
-                "answer again.",
-                expected);
+  return RefuseRow("STEP_OUT_OF_ORDER", field, row,
+                   absl::StrCat("step ", got, " was sent where step ", expected,
+                                " is expected."),
+                   "Send the expected step, or the one before it to get its "
+                   "answer again.",
+                   expected);
 }
 
 absl::Status WrongIncarnation(const std::string& field, int64_t row,
                               const std::string& message) {
-  return Refuse("WRONG_INCARNATION", field, row, message,
-                "Open the environment under a higher incarnation.");
+  return RefuseRow("WRONG_INCARNATION", field, row, message,
+                   "Open the environment under a higher incarnation.");
 }
 
 // MALFORMED_REQUEST if two claims name the same episode.
@@ -49,9 +36,9 @@ absl::Status CheckDistinct(const std::vector<Claim>& claims,
   absl::flat_hash_set<std::string> seen;
   for (size_t row = 0; row < claims.size(); ++row) {
     if (!seen.insert(claims[row].episode_id).second) {
-      return Refuse("MALFORMED_REQUEST", field, row,
-                    "the episode is named twice in one call.",
-                    "Name each episode at most once per call.");
+      return RefuseRow("MALFORMED_REQUEST", field, row,
+                       "the episode is named twice in one call.",
+                       "Name each episode at most once per call.");
     }
   }
   return absl::OkStatus();
@@ -71,19 +58,19 @@ absl::Status EpisodeTable::CheckStarts(
     const EpisodeStart& start = starts[row];
     const std::string& key = start.environment_key;
     if (key.empty() || key.size() > kMaxKeyBytes) {
-      return Refuse(
+      return RefuseRow(
           "MALFORMED_REQUEST", "environment_key", row,
           absl::StrCat("the environment key has ", key.size(), " bytes."),
           "Use 1 to 256 bytes.");
     }
     if (start.incarnation == 0) {
-      return Refuse("MALFORMED_REQUEST", "incarnation", row,
-                    "the incarnation is 0.", "Count incarnations from 1.");
+      return RefuseRow("MALFORMED_REQUEST", "incarnation", row,
+                       "the incarnation is 0.", "Count incarnations from 1.");
     }
     if (!keys.insert(key).second) {
-      return Refuse("MALFORMED_REQUEST", "environment_key", row,
-                    "the environment key is named twice in one call.",
-                    "Name each environment at most once per call.");
+      return RefuseRow("MALFORMED_REQUEST", "environment_key", row,
+                       "the environment key is named twice in one call.",
+                       "Name each environment at most once per call.");
     }
     const auto it = by_key_.find(key);
     if (it == by_key_.end()) continue;
@@ -161,10 +148,11 @@ absl::StatusOr<std::shared_ptr<Episode>> EpisodeTable::Find(
   if (ended != ended_.end()) {
     switch (ended->second.why) {
       case Ended::Why::kExpired:
-        return Refuse("EPISODE_EXPIRED", "episode_id", row,
-                      "the episode was idle for longer than its lease.",
-                      "Open a new episode, and call more often than the lease "
-                      "runs out.");
+        return RefuseRow(
+            "EPISODE_EXPIRED", "episode_id", row,
+            "the episode was idle for longer than its lease.",
+            "Open a new episode, and call more often than the lease "
+            "runs out.");
       case Ended::Why::kSuperseded:
         return WrongIncarnation(
             "episode_id", row,
@@ -173,10 +161,10 @@ absl::StatusOr<std::shared_ptr<Episode>> EpisodeTable::Find(
         break;
     }
   }
-  return Refuse("UNKNOWN_EPISODE", "episode_id", row,
-                ended != ended_.end() ? "the episode is closed."
-                                      : "there is no such episode.",
-                "Open a new episode.");
+  return RefuseRow("UNKNOWN_EPISODE", "episode_id", row,
+                   ended != ended_.end() ? "the episode is closed."
+                                         : "there is no such episode.",
+                   "Open a new episode.");
 }
 
 absl::Status EpisodeTable::CheckOutcome(const Episode& episode,
@@ -189,7 +177,7 @@ absl::Status EpisodeTable::CheckOutcome(const Episode& episode,
        outcome.effective_choice == options_.idle_choice)) {
     return absl::OkStatus();
   }
-  return Refuse(
+  return RefuseRow(
       "INVALID_ACTION", "effective_choice", row,
       absl::StrCat("the outcome says that driver action ",
                    outcome.effective_choice,
@@ -223,9 +211,9 @@ absl::StatusOr<StepTicket> EpisodeTable::CheckStep(const StepClaim& claim,
   }
   if (claim.previous.has_value()) {
     if (claim.step == 0) {
-      return Refuse("MALFORMED_REQUEST", "previous_outcome", row,
-                    "step 0 has no step before it.",
-                    "Leave previous_outcome unset at step 0.");
+      return RefuseRow("MALFORMED_REQUEST", "previous_outcome", row,
+                       "step 0 has no step before it.",
+                       "Leave previous_outcome unset at step 0.");
     }
     const absl::Status outcome = CheckOutcome(episode, *claim.previous, row);
     if (!outcome.ok()) return outcome;
@@ -311,11 +299,11 @@ absl::StatusOr<CloseTicket> EpisodeTable::CheckClose(const CloseClaim& claim,
   }
   if (claim.last.has_value() != (claim.steps > 0) &&
       !(claim.aborted && !claim.last.has_value())) {
-    return Refuse("MALFORMED_REQUEST", "last_outcome", row,
-                  claim.last.has_value()
-                      ? "there is an outcome but no step was taken."
-                      : "the outcome of the last step is missing.",
-                  "Send the outcome of the last step, unless none was taken.");
+    return RefuseRow(
+        "MALFORMED_REQUEST", "last_outcome", row,
+        claim.last.has_value() ? "there is an outcome but no step was taken."
+                               : "the outcome of the last step is missing.",
+        "Send the outcome of the last step, unless none was taken.");
   }
   if (claim.last.has_value()) {
     const absl::Status outcome = CheckOutcome(episode, *claim.last, row);

@@ -11,22 +11,10 @@
 #include "proto/codec/tensor_codec.h"
 #include "proto/codec/trajectory_codec.h"
 #include "server/grpc_status.h"
+#include "server/refusal.h"
 #include "server/training_messages.h"
 
 namespace esper::server {
-namespace {
-
-absl::Status Refuse(const std::string& reason, const std::string& field,
-                    const std::string& message, const std::string& hint) {
-  ErrorDetail detail;
-  detail.reason = reason;
-  detail.field = field;
-  detail.hint = hint;
-  return MakeStatus(CodeOfReason(reason), detail, message);
-}
-
-}  // namespace
-
 // One stream: reads a request, has it worked on by the learner's thread, writes
 // the reply, reads the next. So one message is in flight at a time, and the
 // client's flow control is its own pace.

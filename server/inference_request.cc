@@ -5,37 +5,27 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "core/error.h"
 #include "proto/codec/tensor_codec.h"
+#include "server/refusal.h"
 
 namespace esper::server {
 namespace {
 
-absl::Status Refuse(const std::string& reason, const std::string& field,
-                    int64_t row, const std::string& message,
-                    const std::string& hint) {
-  ErrorDetail detail;
-  detail.reason = reason;
-  detail.field = field;
-  detail.row = row;
-  detail.hint = hint;
-  return MakeStatus(CodeOfReason(reason), detail, message);
-}
-
 absl::Status InferenceOnly() {
-  return Refuse("INFERENCE_ONLY", "requires_grad", -1,
-                "GetAction is inference only: nothing it returns has a "
-                "gradient.",
-                "Open a gradient stream with PolicyTraining.EvaluateActions, "
-                "or let the server train with PolicyTraining.ForwardBackward.");
+  return RefuseRow(
+      "INFERENCE_ONLY", "requires_grad", -1,
+      "GetAction is inference only: nothing it returns has a "
+      "gradient.",
+      "Open a gradient stream with PolicyTraining.EvaluateActions, "
+      "or let the server train with PolicyTraining.ForwardBackward.");
 }
 
 absl::Status OverBudget(const std::string& budget, int64_t limit,
                         int64_t actual) {
-  return Refuse("BUDGET_EXCEEDED", budget, -1,
-                absl::StrCat("The budget ", budget, " is ", limit,
-                             ", the call has ", actual, "."),
-                "Split the call.");
+  return RefuseRow("BUDGET_EXCEEDED", budget, -1,
+                   absl::StrCat("The budget ", budget, " is ", limit,
+                                ", the call has ", actual, "."),
+                   "Split the call.");
 }
 
 // Status of a row of final observations that is read.
@@ -79,9 +69,9 @@ absl::Status InferenceRequestDecoder::CheckSize(
     const google::protobuf::MessageLite& request, int rows,
     const std::string& field) const {
   if (rows == 0) {
-    return Refuse("MALFORMED_REQUEST", field, -1,
-                  absl::StrCat("The call has no ", field, "."),
-                  "Send at least one.");
+    return RefuseRow("MALFORMED_REQUEST", field, -1,
+                     absl::StrCat("The call has no ", field, "."),
+                     "Send at least one.");
   }
   if (rows > options_.max_rows_per_call) {
     return OverBudget("max_rows_per_call", options_.max_rows_per_call, rows);
@@ -114,21 +104,20 @@ absl::StatusOr<Outcome> InferenceRequestDecoder::DecodeOutcome(
   }
   if (message.effective_choice() < 0 ||
       message.effective_choice() >= driver_choices_) {
-    return Refuse("INVALID_ACTION", absl::StrCat(field, ".effective_choice"),
-                  row,
-                  absl::StrCat("Row ", row, ": there is no driver action ",
-                               message.effective_choice(), "."),
-                  "Report the chosen driver action, or the idle one if the "
-                  "environment refused it.");
+    return RefuseRow("INVALID_ACTION", absl::StrCat(field, ".effective_choice"),
+                     row,
+                     absl::StrCat("there is no driver action ",
+                                  message.effective_choice(), "."),
+                     "Report the chosen driver action, or the idle one if the "
+                     "environment refused it.");
   }
   const std::string& targets = message.contribution_targets();
   if (!targets.empty() && targets.size() != contributions_ * sizeof(float)) {
-    return Refuse("BAD_SHAPE", absl::StrCat(field, ".contribution_targets"),
-                  row,
-                  absl::StrCat("Row ", row, ": contribution_targets must be ",
-                               contributions_, " float32, got ", targets.size(),
-                               " bytes."),
-                  "Send one number per slot, or none.");
+    return RefuseRow(
+        "BAD_SHAPE", absl::StrCat(field, ".contribution_targets"), row,
+        absl::StrCat("contribution_targets must be ", contributions_,
+                     " float32, got ", targets.size(), " bytes."),
+        "Send one number per slot, or none.");
   }
   for (size_t at = 0; at < targets.size(); at += sizeof(float)) {
     float target = 0;
@@ -143,12 +132,11 @@ absl::StatusOr<Outcome> InferenceRequestDecoder::DecodeOutcome(
                                   ? ~uint64_t{0}
                                   : (uint64_t{1} << contributions_) - 1;
   if ((message.contribution_mask() & ~measurable) != 0) {
-    return Refuse("MALFORMED_REQUEST",
-                  absl::StrCat(field, ".contribution_mask"), row,
-                  absl::StrCat("Row ", row,
-                               ": contribution_mask marks a slot "
-                               "that has no target."),
-                  "Set only bits of slots whose target is sent.");
+    return RefuseRow("MALFORMED_REQUEST",
+                     absl::StrCat(field, ".contribution_mask"), row,
+                     absl::StrCat("contribution_mask marks a slot "
+                                  "that has no target."),
+                     "Set only bits of slots whose target is sent.");
   }
   return Outcome{message.reward(), message.effective_choice()};
 }
@@ -158,10 +146,10 @@ absl::StatusOr<at::Tensor> InferenceRequestDecoder::DecodeCategorical(
     const std::vector<bool>& read) const {
   if (categorical_count_ == 0) {
     if (codec::IsAbsent(message)) return at::Tensor();
-    return Refuse("BAD_SHAPE", field, -1,
-                  absl::StrCat("The policy has no categorical input, got ",
-                               codec::Describe(message), "."),
-                  "Leave the field unset.");
+    return RefuseRow("BAD_SHAPE", field, -1,
+                     absl::StrCat("The policy has no categorical input, got ",
+                                  codec::Describe(message), "."),
+                     "Leave the field unset.");
   }
   std::vector<v1::DataType> dtypes = {v1::DATA_TYPE_INT8};
   if (cardinality_ > 128) dtypes = {v1::DATA_TYPE_INT64};
@@ -174,10 +162,11 @@ absl::StatusOr<at::Tensor> InferenceRequestDecoder::DecodeCategorical(
     const int64_t row = i / categorical_count_;
     if (!read.empty() && !read[row]) continue;
     if (value[i] >= -1 && value[i] < cardinality_) continue;
-    return Refuse("BAD_BLUEPRINT_INDEX", field, row,
-                  absl::StrCat(field, " holds ", value[i], " in row ", row,
-                               "; it must be in [-1, ", cardinality_ - 1, "]."),
-                  "Send -1 for an empty slot.");
+    return RefuseRow(
+        "BAD_BLUEPRINT_INDEX", field, row,
+        absl::StrCat(field, " holds ", value[i], " in row ", row,
+                     "; it must be in [-1, ", cardinality_ - 1, "]."),
+        "Send -1 for an empty slot.");
   }
   return values;
 }
@@ -248,9 +237,9 @@ absl::StatusOr<CloseInput> InferenceRequestDecoder::DecodeClose(
     claim.aborted = message.end_kind() == v1::END_KIND_ABORTED;
     if (!claim.truncated && !claim.aborted &&
         message.end_kind() != v1::END_KIND_TERMINATED) {
-      return Refuse("MALFORMED_REQUEST", "end_kind", row,
-                    absl::StrCat("Row ", row, ": the end kind is not set."),
-                    "Say how the episode ended.");
+      return RefuseRow("MALFORMED_REQUEST", "end_kind", row,
+                       absl::StrCat("the end kind is not set."),
+                       "Say how the episode ended.");
     }
     if (message.has_last_outcome()) {
       auto outcome = DecodeOutcome(message.last_outcome(), "last_outcome", row);

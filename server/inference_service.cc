@@ -5,26 +5,18 @@
 #include <memory>
 #include <utility>
 
-#include "core/error.h"
 #include "google/protobuf/duration.pb.h"
+#include "server/duration_message.h"
 #include "server/grpc_status.h"
 #include "server/inference_reply.h"
+#include "server/refusal.h"
 
 namespace esper::server {
 namespace {
 
-void SetDuration(absl::Duration from, google::protobuf::Duration* to) {
-  const int64_t seconds = absl::IDivDuration(from, absl::Seconds(1), &from);
-  to->set_seconds(seconds);
-  to->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(from)));
-}
-
 absl::Status Draining() {
-  ErrorDetail detail;
-  detail.reason = "DRAINING";
-  detail.hint = "Retry on another server.";
-  return MakeStatus(absl::StatusCode::kUnavailable, detail,
-                    "The server is shutting down.");
+  return Refuse("DRAINING", "", "The server is shutting down.",
+                "Retry on another server.");
 }
 
 // One waiting call. gRPC deletes nothing: it lives until `OnDone`.

@@ -3,9 +3,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "core/error.h"
 #include "core/policy/policy_io.h"
 #include "core/tensor/safetensors.h"
+#include "server/refusal.h"
 
 namespace esper::server {
 namespace {
@@ -15,13 +15,9 @@ constexpr char kPolicyFile[] = "policy.safetensors";
 constexpr char kStateKey[] = "learner_state";  // Metadata of the former.
 
 absl::Status Corrupt(const std::string& why) {
-  ErrorDetail detail;
-  detail.reason = "CORRUPT_CHECKPOINT";
-  detail.field = kLearnerFile;
-  detail.hint = "Restore another checkpoint.";
-  return MakeStatus(
-      absl::StatusCode::kDataLoss, detail,
-      absl::StrCat("Checkpoint file ", kLearnerFile, " ", why, "."));
+  return Refuse("CORRUPT_CHECKPOINT", kLearnerFile,
+                absl::StrCat("Checkpoint file ", kLearnerFile, " ", why, "."),
+                "Restore another checkpoint.");
 }
 
 }  // namespace
@@ -35,8 +31,7 @@ absl::StatusOr<Checkpoint> ToCheckpoint(const ppo::Learner& learner,
   const auto published = learner.published();
   auto metadata = policy::PolicyMetadata(learner.spec());
   metadata["policy_version"] = absl::StrCat(published->version);
-  auto policy_file =
-      tensor::SerializeSafetensors(published->weights, metadata);
+  auto policy_file = tensor::SerializeSafetensors(published->weights, metadata);
   if (!policy_file.ok()) return policy_file.status();
 
   Checkpoint checkpoint;

@@ -4,17 +4,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "core/error.h"
+#include "server/refusal.h"
 
 namespace esper::server {
 namespace {
 
 absl::Status StaleLease(const std::string& message) {
-  ErrorDetail detail;
-  detail.reason = "STALE_LEASE";
-  detail.field = "lease_token";
-  detail.hint = "Call AcquireLearner and use the token that it returns.";
-  return MakeStatus(absl::StatusCode::kAborted, detail, message);
+  return Refuse("STALE_LEASE", "lease_token", message,
+                "Call AcquireLearner and use the token that it returns.");
 }
 
 }  // namespace
@@ -26,12 +23,8 @@ LearnerLease::LearnerLease(const Options& options,
 absl::StatusOr<LearnerLease::Grant> LearnerLease::Acquire(
     const std::string& holder) {
   if (holder.empty()) {
-    ErrorDetail detail;
-    detail.reason = "MALFORMED_REQUEST";
-    detail.field = "holder";
-    detail.hint = "Name the process that will train.";
-    return MakeStatus(absl::StatusCode::kInvalidArgument, detail,
-                      "holder must not be empty.");
+    return Refuse("MALFORMED_REQUEST", "holder", "holder must not be empty.",
+                  "Name the process that will train.");
   }
   absl::MutexLock lock(&mu_);
   const absl::Time now = now_();
@@ -81,14 +74,11 @@ absl::StatusOr<std::optional<std::string>> LearnerLease::Begin(
     return std::optional<std::string>(last_answer_);
   }
   if (sequence != last_sequence_ + 1) {
-    ErrorDetail detail;
-    detail.reason = "MALFORMED_REQUEST";
-    detail.field = "write.sequence";
-    detail.hint = "Number the writing calls of a lease 1, 2, 3, ...";
-    return MakeStatus(
-        absl::StatusCode::kInvalidArgument, detail,
+    return Refuse(
+        "MALFORMED_REQUEST", "write.sequence",
         absl::StrCat("Sequence number ", sequence, " is neither the last (",
-                     last_sequence_, ") nor the next one."));
+                     last_sequence_, ") nor the next one."),
+        "Number the writing calls of a lease 1, 2, 3, ...");
   }
   return std::optional<std::string>();
 }

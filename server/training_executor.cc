@@ -6,7 +6,7 @@
 
 #include <utility>
 
-#include "core/error.h"
+#include "server/refusal.h"
 #include "spdlog/spdlog.h"
 
 namespace esper::server {
@@ -18,10 +18,7 @@ constexpr int kTrainingNice = 10;
 
 absl::Status Unavailable(const std::string& reason,
                          const std::string& message) {
-  ErrorDetail detail;
-  detail.reason = reason;
-  detail.hint = "Try again later; nothing was done.";
-  return MakeStatus(absl::StatusCode::kUnavailable, detail, message);
+  return Refuse(reason, "", message, "Try again later; nothing was done.");
 }
 
 }  // namespace

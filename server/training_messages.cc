@@ -7,8 +7,8 @@
 
 #include "ATen/ops/tensor.h"
 #include "absl/strings/str_cat.h"
-#include "core/error.h"
 #include "proto/codec/tensor_codec.h"
+#include "server/refusal.h"
 
 namespace esper::server {
 namespace {
@@ -18,13 +18,9 @@ enum class Range { kPositive, kNonNegative, kUnit };
 
 absl::Status OutOfRange(const std::string& field, double value,
                         const std::string& range) {
-  ErrorDetail detail;
-  detail.reason = "MALFORMED_REQUEST";
-  detail.field = field;
-  detail.hint = "Leave it unset for the server's default.";
-  return MakeStatus(
-      absl::StatusCode::kInvalidArgument, detail,
-      absl::StrCat(field, " must be ", range, ", got ", value, "."));
+  return Refuse("MALFORMED_REQUEST", field,
+                absl::StrCat(field, " must be ", range, ", got ", value, "."),
+                "Leave it unset for the server's default.");
 }
 
 absl::Status CheckRange(const std::string& field, double value, Range range) {
@@ -121,14 +117,9 @@ void EncodeTotals(const ppo::BatchTotals& totals, v1::BatchTotals* message) {
 absl::StatusOr<ppo::PpoOptions> DecodePpoOptions(
     const v1::ForwardBackwardRequest& request, int64_t heads) {
   if (!request.has_ppo()) {
-    ErrorDetail detail;
-    detail.reason = "MALFORMED_REQUEST";
-    detail.field = "loss";
-    detail.hint =
-        "Set the field ppo, or use EvaluateActions with a loss of "
-        "your own.";
-    return MakeStatus(absl::StatusCode::kInvalidArgument, detail,
-                      "The request names no loss.");
+    return Refuse("MALFORMED_REQUEST", "loss", "The request names no loss.",
+                  "Set the field ppo, or use EvaluateActions with a loss of "
+                  "your own.");
   }
   const v1::PpoLoss& loss = request.ppo();
   ppo::PpoOptions options;

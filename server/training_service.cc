@@ -3,20 +3,15 @@
 #include <chrono>
 #include <utility>
 
-#include "core/error.h"
 #include "proto/codec/trajectory_codec.h"
+#include "server/duration_message.h"
 #include "server/grpc_status.h"
+#include "server/refusal.h"
 #include "server/training_messages.h"
 #include "spdlog/spdlog.h"
 
 namespace esper::server {
 namespace {
-
-void SetDuration(absl::Duration duration, google::protobuf::Duration* message) {
-  message->set_seconds(
-      absl::IDivDuration(duration, absl::Seconds(1), &duration));
-  message->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
-}
 
 // Training calls may run for long; without a deadline a caller that is gone
 // would keep its work in the queue for ever.
@@ -24,12 +19,9 @@ absl::Status CheckDeadline(const grpc::CallbackServerContext& context) {
   if (context.deadline() != std::chrono::system_clock::time_point::max()) {
     return absl::OkStatus();
   }
-  ErrorDetail detail;
-  detail.reason = "MALFORMED_REQUEST";
-  detail.field = "deadline";
-  detail.hint = "Set a deadline on the call.";
-  return MakeStatus(absl::StatusCode::kInvalidArgument, detail,
-                    "Unary calls of PolicyTraining must have a deadline.");
+  return Refuse("MALFORMED_REQUEST", "deadline",
+                "Unary calls of PolicyTraining must have a deadline.",
+                "Set a deadline on the call.");
 }
 
 // A cancelled or expired call never does work.

@@ -59,7 +59,8 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(
   arguments.SetMaxSendMessageSize(static_cast<int>(options.max_message_bytes));
   // A restarted server is found again within seconds instead of minutes.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  // Despite its name the time that one attempt to connect gets.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
   auto channel = grpc::CreateCustomChannel(
       options.address, grpc::InsecureChannelCredentials(), arguments);

@@ -7,6 +7,15 @@
 #include "spdlog/spdlog.h"
 
 namespace esper::client {
+namespace {
+
+// Whether the server itself turned the call down, before doing anything.
+bool IsRefusal(const absl::Status& status) {
+  return ErrorDetailOf(status).has_value() &&
+         status.code() != absl::StatusCode::kInternal;
+}
+
+}  // namespace
 
 PolicyLearner::PolicyLearner(std::unique_ptr<PolicyClient> policy,
                              std::unique_ptr<TrainingClient> training,
@@ -28,27 +37,32 @@ absl::StatusOr<int64_t> PolicyLearner::Prepare(absl::Time now) {
              absl::Nanoseconds(lease->lease().nanos());
     renewed_ = now;
   }
-  if (!checkpoint_.empty() && version < checkpoint_version_) {
-    spdlog::warn("the server is back at version {}: restoring checkpoint {}",
-                 version, checkpoint_);
-    auto restored = admin_->RestoreCheckpoint(checkpoint_);
+  if (!checkpoint_.name.empty() && version < checkpoint_.version) {
+    spdlog::warn("the server is at version {}: restoring checkpoint {}",
+                 version, checkpoint_.name);
+    auto restored = admin_->RestoreCheckpoint(checkpoint_.name);
     if (!restored.ok()) return restored.status();
     version = restored->header().policy_version();
-    in_update_ = false;
+    unfinished_update_of_ = 0;
   }
-  if (in_update_) {
+  if (unfinished_update_of_ == version) {
     UpdateReport report;
     absl::Status status = Publish(report);
     if (!status.ok()) return status;
     version = report.policy_version;
-    in_update_ = false;
   }
+  unfinished_update_of_ = 0;
+  version_ = version;
   return version;
 }
 
 bool PolicyLearner::KeepLease(absl::Time now) {
   if (!training_->has_lease()) return false;
-  if (now - renewed_ < lease_ / 3) return true;
+  return now - renewed_ < lease_ / 3 || RenewLease(now);
+}
+
+bool PolicyLearner::RenewLease(absl::Time now) {
+  if (!training_->has_lease()) return false;
   absl::Status status = training_->RenewLearner();
   if (!status.ok()) {
     spdlog::warn("the learner lease was not renewed: {}", Describe(status));
@@ -69,12 +83,13 @@ absl::StatusOr<UpdateReport> PolicyLearner::Update(
   *request.mutable_ppo() = options.loss;
   UpdateReport report;
   bool unpublished_steps = false;
-  in_update_ = true;
+  unfinished_update_of_ = version_;
   for (int pass = 0; pass < options.passes; ++pass) {
     request.set_first_pass(pass == 0);
     auto gradient = training_->ForwardBackward(request);
     if (!gradient.ok()) {
-      in_update_ = pass > 0 || !training_->has_lease();
+      // A refused first pass has done nothing.
+      if (pass == 0 && IsRefusal(gradient.status())) unfinished_update_of_ = 0;
       return gradient.status();
     }
     ++report.passes;
@@ -118,7 +133,8 @@ absl::StatusOr<UpdateReport> PolicyLearner::Update(
     absl::Status status = Publish(report);
     if (!status.ok()) return status;
   }
-  in_update_ = false;
+  unfinished_update_of_ = 0;
+  if (report.published) version_ = report.policy_version;
   return report;
 }
 
@@ -134,12 +150,11 @@ absl::Status PolicyLearner::Publish(UpdateReport& report) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> PolicyLearner::SaveCheckpoint() {
+absl::StatusOr<PolicyLearner::Checkpoint> PolicyLearner::SaveCheckpoint() {
   auto saved = admin_->SaveCheckpoint("");
   if (!saved.ok()) return saved.status();
-  checkpoint_ = saved->name();
-  checkpoint_version_ = saved->header().policy_version();
-  return saved->name();
+  checkpoint_ = {saved->name(), saved->header().policy_version()};
+  return checkpoint_;
 }
 
 absl::Status PolicyLearner::Release() { return training_->ReleaseLearner(); }

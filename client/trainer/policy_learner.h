@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -57,7 +58,7 @@ class PolicyLearner {
                 std::unique_ptr<AdminClient> admin, std::string holder);
 
   // Takes the lease if it is not held, and returns the published version. If
-  // that is older than the newest checkpoint made by this process, the server
+  // that is older than the newest checkpoint of the run, the server
   // has lost its state, and the checkpoint is restored first. If an update
   // failed half-way, the steps that it took are published first, so that acting
   // and training agree again.
@@ -66,6 +67,8 @@ class PolicyLearner {
   // Renews the lease if a third of it has passed. A lease that is lost, or a
   // server that does not answer, is left to `Prepare`: false.
   bool KeepLease(absl::Time now);
+  // The same, at once.
+  bool RenewLease(absl::Time now);
 
   // One PPO update: passes of ForwardBackward and OptimStep, until the
   // divergence stops them, and one publish at the end. Errors are the server's;
@@ -74,8 +77,16 @@ class PolicyLearner {
       const std::vector<FinishedEpisode>& episodes,
       const UpdateOptions& options);
 
-  // Name of the checkpoint.
-  absl::StatusOr<std::string> SaveCheckpoint();
+  // A checkpoint of the server, and the version that it publishes.
+  struct Checkpoint {
+    std::string name;  // Empty: none.
+    int64_t version = 0;
+  };
+  absl::StatusOr<Checkpoint> SaveCheckpoint();
+  // The newest one that the run made before this process.
+  void set_checkpoint(Checkpoint checkpoint) {
+    checkpoint_ = std::move(checkpoint);
+  }
 
   absl::Status Release();
 
@@ -89,10 +100,11 @@ class PolicyLearner {
 
   absl::Duration lease_ = absl::Seconds(30);
   absl::Time renewed_ = absl::InfinitePast();
-  std::string checkpoint_;          // Newest of this process; empty: none.
-  int64_t checkpoint_version_ = 0;  // Published version in it.
-  // Steps of an update that has not ended may not be published.
-  bool in_update_ = false;
+  Checkpoint checkpoint_;  // Newest of the run.
+  // Version that an update began with which may have taken steps and has not
+  // published them; 0: none.
+  int64_t unfinished_update_of_ = 0;
+  int64_t version_ = 0;  // That `Prepare` found, or the last update made.
 };
 
 }  // namespace esper::client

@@ -30,6 +30,8 @@ void VisitMembers(Totals& t, Visitor visit) {
   visit("policy_version", t.policy_version);
   visit("publishes", t.publishes);
   visit("weights_change_l2", t.weights_change_l2);
+  visit("checkpoint", t.checkpoint);
+  visit("checkpoint_version", t.checkpoint_version);
   visit("wall_seconds", t.wall_seconds);
   visit("restarts", t.restarts);
   visit("host_accuracy", t.host_accuracy);

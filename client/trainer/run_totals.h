@@ -2,6 +2,7 @@
 #define ESPER_CLIENT_TRAINER_RUN_TOTALS_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -38,6 +39,9 @@ struct RunTotals {
   // Sum over all optimiser steps of the L2 norm of the change of all weights:
   // the length of the way that the weights went.
   double weights_change_l2 = 0;
+  // Newest checkpoint that the run made, and the version in it; empty: none.
+  std::string checkpoint;
+  int64_t checkpoint_version = 0;
   double wall_seconds = 0;  // Of training, over all restarts.
   int64_t restarts = 0;
   bool finished = false;  // False while it runs, or if it was killed.

@@ -41,6 +41,7 @@ Trainer::Trainer(const Options& options, EpisodeScheduler& scheduler,
 
 absl::Status Trainer::Run() {
   at_start_ = directory_.totals();
+  learner_.set_checkpoint({at_start_.checkpoint, at_start_.checkpoint_version});
   start_ = absl::Now();
   absl::Status status = Train();
   if (!status.ok()) spdlog::error("training ends: {}", Describe(status));
@@ -120,6 +121,7 @@ absl::StatusOr<int64_t> Trainer::PrepareLearner() {
 std::vector<FinishedEpisode> Trainer::CollectRound(int64_t version) {
   const absl::Time deadline = absl::Now() + options_.collect_deadline;
   const int wanted = options_.episodes_per_update;
+  int64_t stale_episodes = collector_.stale_episodes();
   while (!Finished()) {
     const int collected = collector_.WaitFor(wanted, kPoll);
     Tick(collected);
@@ -129,12 +131,21 @@ std::vector<FinishedEpisode> Trainer::CollectRound(int64_t version) {
                    wanted - collected, wanted);
       break;
     }
-    if (learner_.KeepLease(absl::Now())) continue;
-    // Episodes of a server that lost its state will not come.
-    auto prepared = PrepareLearner();
-    if (!prepared.ok() || *prepared != version) return {};
+    // Another version acts where the server was restarted.
+    const bool stale = collector_.stale_episodes() != stale_episodes;
+    if ((stale || !learner_.KeepLease(absl::Now())) && !Confirm(version)) {
+      return {};
+    }
+    stale_episodes = collector_.stale_episodes();
   }
+  if (Stopped()) return {};
+  if (!learner_.RenewLease(absl::Now()) && !Confirm(version)) return {};
   return collector_.Take();
+}
+
+bool Trainer::Confirm(int64_t version) {
+  auto prepared = PrepareLearner();
+  return prepared.ok() && *prepared == version;
 }
 
 void Trainer::Tick(int collected) {
@@ -185,13 +196,18 @@ absl::Status Trainer::UpdatePolicy(const std::vector<FinishedEpisode>& episodes,
 }
 
 absl::Status Trainer::SaveCheckpoint() {
-  if (saved_ && updates_since_checkpoint_ == 0) return absl::OkStatus();
-  auto name = learner_.SaveCheckpoint();
-  if (!name.ok()) return name.status();
+  if (updates_since_checkpoint_ == 0 &&
+      !directory_.totals().checkpoint.empty()) {
+    return absl::OkStatus();
+  }
+  auto checkpoint = learner_.SaveCheckpoint();
+  if (!checkpoint.ok()) return checkpoint.status();
   updates_since_checkpoint_ = 0;
-  saved_ = true;
-  spdlog::info("checkpoint {}", *name);
-  return absl::OkStatus();
+  spdlog::info("checkpoint {}", checkpoint->name);
+  return directory_.Change([&](RunTotals& totals) {
+    totals.checkpoint = checkpoint->name;
+    totals.checkpoint_version = checkpoint->version;
+  });
 }
 
 absl::Status Trainer::WriteCounters(bool finished) {

@@ -66,6 +66,8 @@ class Trainer {
   // The episodes of a round for this version; none if the server is at another
   // one meanwhile.
   std::vector<FinishedEpisode> CollectRound(int64_t version);
+  // Whether the server is still there with this version and our lease.
+  bool Confirm(int64_t version);
   // What has to happen again and again while waiting.
   void Tick(int collected);
   absl::Status UpdatePolicy(const std::vector<FinishedEpisode>& episodes,
@@ -90,7 +92,6 @@ class Trainer {
   int64_t updates_ = 0;        // Made by this process.
   int failures_in_a_row_ = 0;  // Refused updates.
   int updates_since_checkpoint_ = 0;
-  bool saved_ = false;  // By this process.
 };
 
 }  // namespace esper::client

@@ -116,9 +116,18 @@ TEST(PolicyLearnerTest, RestoresItsCheckpointOnAServerThatLostItsState) {
   auto learner = MakeLearner(server);
   ASSERT_TRUE(learner->Prepare(absl::UnixEpoch()).ok());
   ASSERT_TRUE(learner->Update({MakeEpisode(0)}, {}).ok());
-  EXPECT_EQ(learner->SaveCheckpoint().value(), "v2");
+  EXPECT_EQ(learner->SaveCheckpoint().value().name, "v2");
   server.inference.version = 1;
   EXPECT_EQ(learner->Prepare(absl::UnixEpoch()).value(), 2);
+}
+
+TEST(PolicyLearnerTest, ARefusedFirstPassLeavesNothingToPublish) {
+  FakePolicyServer server;
+  auto learner = MakeLearner(server);
+  ASSERT_TRUE(learner->Prepare(absl::UnixEpoch()).ok());
+  server.training.token = 99;  // The server was restarted.
+  EXPECT_THAT(learner->Update({MakeEpisode(0)}, {}), StatusIs(Code::kAborted));
+  EXPECT_EQ(learner->Prepare(absl::UnixEpoch()).value(), 1);
 }
 
 TEST(PolicyLearnerTest, RenewsTheLeaseInTimeAndNoticesItsLoss) {
@@ -228,6 +237,8 @@ TEST_F(TrainerTest, TrainsRoundByRoundAndResumes) {
   EXPECT_THAT(server_.admin.checkpoints,
               ElementsAre(::testing::Pair("v3", 3), ::testing::Pair("v5", 5)));
 
+  // The server was restarted, and nobody restored it.
+  server_.inference.version = 1;
   directory_.reset();
   Open(/*resume=*/true);
   ASSERT_TRUE(Train(options).ok());

@@ -105,6 +105,10 @@ void HeadLayout::BuildTables() {
     tables.keep = at::ones({choices, width_}, at::kBool);
     tables.force = at::zeros({choices, width_}, at::kBool);
     tables.relevant = at::ones({choices, num_heads()}, at::kBool);
+    tables.driven = at::zeros({num_heads()}, at::kBool);
+    for (int64_t k = 0; k < num_heads(); ++k) {
+      tables.driven.mutable_data_ptr<bool>()[k] = drivers_[k] == driver;
+    }
     bool* keep = tables.keep.mutable_data_ptr<bool>();
     bool* force = tables.force.mutable_data_ptr<bool>();
     bool* relevant = tables.relevant.mutable_data_ptr<bool>();

@@ -94,6 +94,7 @@ class HeadLayout {
     at::Tensor keep;      // bool [driver size, A].
     at::Tensor force;     // bool [driver size, A].
     at::Tensor relevant;  // bool [driver size, K].
+    at::Tensor driven;    // bool [K]: heads of this driver.
   };
 
   void BuildLevels();

@@ -1,6 +1,5 @@
 #include "core/policy/loss_builder.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -69,21 +68,35 @@ LossBuilder::Report LossBuilder::Backward() {
       {loss}, parameters, /*grad_outputs=*/{}, /*retain_graph=*/std::nullopt,
       /*create_graph=*/false, /*allow_unused=*/true);
 
+  // A head is judged by its output layer. Its first hidden layer shares a
+  // product with those of other heads, and so gets a gradient object, all zero,
+  // even where no loss reaches it.
   const auto reached = [&](const std::string& head) {
-    Reached result = Reached::kFrozen;
-    for (const at::Tensor& own : network_.HeadParameters(head)) {
+    const std::vector<at::Tensor> own = network_.HeadParameters(head);
+    const auto gradient_of = [&](const at::Tensor& parameter) {
       for (size_t i = 0; i < parameters.size(); ++i) {
-        if (!own.is_same(parameters[i])) continue;
-        Reached one = Reached::kNo;
-        if (gradients[i].defined()) {
-          one = gradients[i].count_nonzero().item<int64_t>() > 0
-                    ? Reached::kYes
-                    : Reached::kZero;
-        }
-        result = std::max(result, one);
+        if (parameters[i].is_same(parameter)) return gradients[i];
+      }
+      return at::Tensor();
+    };
+    const at::Tensor& output_bias = own.back();
+    const at::Tensor& output_weight = own[own.size() - 2];
+    bool trains = false;
+    bool nonzero = false;
+    for (const at::Tensor& parameter : own) {
+      trains = trains || parameter.requires_grad();
+      const at::Tensor gradient = gradient_of(parameter);
+      nonzero = nonzero || (gradient.defined() &&
+                            gradient.count_nonzero().item<int64_t>() > 0);
+    }
+    if (!trains) return Reached::kFrozen;
+    if (nonzero) return Reached::kYes;
+    for (const at::Tensor& output : {output_weight, output_bias}) {
+      if (output.requires_grad() && !gradient_of(output).defined()) {
+        return Reached::kNo;
       }
     }
-    return result;
+    return Reached::kZero;
   };
   Report report;
   report.loss = loss.item<double>();

@@ -112,11 +112,18 @@ NetworkWeights PackWeights(const PolicySpec& spec, const WeightLookup& lookup) {
     first_biases.push_back(std::move(first.bias));
   };
   for (const HeadSpec& head : spec.heads) {
-    add_first(packer.Linear(head.name + "_head.0"));
+    const auto layer = [&](size_t i) {
+      return packer.Linear(head.name + "_head." + std::to_string(2 * i));
+    };
+    const size_t joined = head.hidden.empty() ? 0 : 1;
+    if (joined == 1) {
+      add_first(layer(0));
+    } else {
+      weights.first_widths.push_back(0);
+    }
     std::vector<LinearWeights> layers;
-    for (size_t i = 1; i <= head.hidden.size(); ++i) {
-      layers.push_back(
-          packer.Linear(head.name + "_head." + std::to_string(2 * i)));
+    for (size_t i = joined; i <= head.hidden.size(); ++i) {
+      layers.push_back(layer(i));
     }
     weights.head_layers.push_back(std::move(layers));
   }
@@ -177,10 +184,12 @@ HeadOutput Heads(const NetworkWeights& weights, const at::Tensor& trunk) {
   std::vector<at::Tensor> logits;
   int64_t offset = 0;
   for (size_t k = 0; k < weights.head_layers.size(); ++k) {
-    at::Tensor x = first.narrow(1, offset, weights.first_widths[k]);
-    offset += weights.first_widths[k];
-    for (const LinearWeights& layer : weights.head_layers[k]) {
-      x = Apply(layer, x.relu());
+    const int64_t width = weights.first_widths[k];
+    at::Tensor x = width > 0 ? first.narrow(1, offset, width).relu() : trunk;
+    offset += width;
+    const std::vector<LinearWeights>& layers = weights.head_layers[k];
+    for (size_t i = 0; i < layers.size(); ++i) {
+      x = Apply(layers[i], i == 0 ? x : x.relu());
     }
     logits.push_back(x);
   }

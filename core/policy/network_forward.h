@@ -46,11 +46,13 @@ struct NetworkWeights {
   LinearWeights input_projection;  // Undefined if F = H.
   std::vector<LstmLayerWeights> lstm;
 
-  // The layers that read the trunk output, joined along their rows: the first
-  // layer of each head in storage order, then that of V.
+  // The hidden layers that read the trunk output, joined along their rows: the
+  // first one of each head in storage order, then that of V.
   LinearWeights first_layers;
-  std::vector<int64_t> first_widths;  // Per head, then V.
-  // Per head: the layers after the first. Empty if the head has no hidden one.
+  // Rows of each in `first_layers`, per head, then V; 0 for a head that has no
+  // hidden layer.
+  std::vector<int64_t> first_widths;
+  // Per head: the layers after the first hidden one, or the only layer.
   std::vector<std::vector<LinearWeights>> head_layers;
   ValueNetWeights value;
   ValueNetWeights q;  // Undefined without a Q.

@@ -233,8 +233,10 @@ at::Tensor HeadLayout::Availability(const at::Tensor& masks) const {
     const at::Tensor allowed =
         masks.narrow(1, offsets_[tables.head], sizes_[tables.head]);
     // [N, choices, 1] and [1, choices, K] -> some choice is both.
-    const at::Tensor rows =
-        allowed.unsqueeze(2).logical_and(tables.relevant.unsqueeze(0)).any(1);
+    const at::Tensor rows = allowed.unsqueeze(2)
+                                .logical_and(tables.relevant.unsqueeze(0))
+                                .any(1)
+                                .logical_or(tables.driven.logical_not());
     available = available.defined() ? available.logical_and(rows) : rows;
   }
   return available.defined()

@@ -31,7 +31,8 @@ STAGE_COLORS = {
     "EMBARGOED": "#fca5a5",
     "RESETTING": "#e5e7eb",
 }
-MAX_TIMELINES = 12  # Episodes with a timeline: the first, and the last ones.
+NEWEST_TIMELINES = 8  # Episodes with a timeline: the newest first, ...
+OLDEST_TIMELINES = 4  # ... then the oldest, to compare.
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem;
@@ -166,12 +167,12 @@ def summary_table(summary):
 
 
 def choose_timelines(timelines):
-    """The first episodes and the last ones, in order."""
+    """The newest episodes, newest first, then the oldest ones."""
     with_steps = [t for t in timelines if t["steps"]]
-    if len(with_steps) <= MAX_TIMELINES:
-        return with_steps
-    half = MAX_TIMELINES // 2
-    return with_steps[:half] + with_steps[-half:]
+    if len(with_steps) <= NEWEST_TIMELINES + OLDEST_TIMELINES:
+        return with_steps[::-1]
+    return (with_steps[:-NEWEST_TIMELINES - 1:-1] +
+            with_steps[:OLDEST_TIMELINES])
 
 
 def report(run_dir):

@@ -15,6 +15,9 @@
 namespace esper::client {
 namespace {
 
+// How often a wait for a connection looks up.
+constexpr absl::Duration kConnectPoll = absl::Milliseconds(100);
+
 bool IsRetryable(const grpc::Status& status) {
   return status.error_code() == grpc::StatusCode::UNAVAILABLE ||
          status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
@@ -59,14 +62,18 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(
   arguments.SetMaxSendMessageSize(static_cast<int>(options.max_message_bytes));
   // A restarted server is found again within seconds instead of minutes.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  // Despite its name the time that one attempt to connect gets.
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5000);
+  // Also the time that one attempt to connect gets, so not too short.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
   auto channel = grpc::CreateCustomChannel(
       options.address, grpc::InsecureChannelCredentials(), arguments);
-  const auto deadline = std::chrono::system_clock::now() +
-                        absl::ToChronoMilliseconds(options.timeout);
-  if (!channel->WaitForConnected(deadline)) {
+  const absl::Time deadline = absl::Now() + options.timeout;
+  while (!channel->WaitForConnected(std::chrono::system_clock::now() +
+                                    absl::ToChronoMilliseconds(kConnectPoll))) {
+    if (options.stop != nullptr && options.stop->HasBeenNotified()) {
+      return absl::CancelledError("told to stop");
+    }
+    if (absl::Now() < deadline) continue;
     return absl::UnavailableError(absl::StrCat(
         "Nothing answers at ", options.address, " within ",
         absl::FormatDuration(options.timeout), ". Is the server running?"));

@@ -24,10 +24,13 @@ struct ConnectOptions {
   absl::Duration timeout = absl::Seconds(10);
   // Largest message in either direction; the training service takes 64 MiB.
   int64_t max_message_bytes = 64 << 20;
+  // Once notified, the wait ends; may be null.
+  const absl::Notification* stop = nullptr;
 };
 
 // A channel that is connected. INVALID_ARGUMENT for an empty address,
-// UNAVAILABLE naming the address if nothing listens there in time.
+// UNAVAILABLE naming the address if nothing listens there in time, CANCELLED
+// if it was told to stop.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(
     const ConnectOptions& options);
 

@@ -74,6 +74,7 @@ absl::StatusOr<std::unique_ptr<PolicyClient>> ConnectPolicy(
   connect.address = absl::GetFlag(FLAGS_policy_address);
   if (connect.address.empty()) connect.address = named;
   connect.timeout = absl::GetFlag(FLAGS_server_patience);
+  connect.stop = retry.stop;
   RetryPolicy patient = retry;
   patient.give_up_after = absl::GetFlag(FLAGS_server_patience);
   return PolicyClient::Connect(connect, patient);
@@ -92,6 +93,7 @@ absl::Status Run(StopSignal& signal) {
   ConnectOptions connect;
   connect.address = absl::GetFlag(FLAGS_coordinator);
   connect.timeout = absl::GetFlag(FLAGS_coordinator_patience);
+  connect.stop = retry.stop;
   auto channel = Connect(connect);
   if (!channel.ok()) return channel.status();
   CoordinatorClient coordinator(*channel, retry);
@@ -145,6 +147,11 @@ int main(int argc, char** argv) {
   if (status.ok()) {
     at::set_num_threads(absl::GetFlag(FLAGS_threads));
     status = Run(signal);
+  }
+  // Calls that were cut off because the worker was told to stop.
+  if (signal.stopped().HasBeenNotified() &&
+      (absl::IsCancelled(status) || absl::IsUnavailable(status))) {
+    return 0;
   }
   if (status.ok()) return 0;
   std::fprintf(stderr, "esper_env: %s\n", Describe(status).c_str());

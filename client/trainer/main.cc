@@ -45,6 +45,7 @@ absl::StatusOr<std::unique_ptr<PolicyLearner>> ConnectLearner(
     const std::string& holder, const absl::Notification& stop) {
   ConnectOptions connect;
   connect.address = absl::GetFlag(FLAGS_policy_address);
+  connect.stop = &stop;
   auto channel = Connect(connect);
   if (!channel.ok()) return channel.status();
   RetryPolicy retry;
@@ -66,6 +67,11 @@ void SayFarewell(const EpisodeScheduler& scheduler) {
 }
 
 // What identifies the run across restarts.
+std::string FullPath(const std::string& run_dir) {
+  return std::filesystem::weakly_canonical(run_dir).string();
+}
+
+// Its name in environment keys.
 std::string RunName(const std::string& run_dir) {
   return std::filesystem::weakly_canonical(run_dir).filename().string();
 }
@@ -80,7 +86,7 @@ absl::Status Run(StopSignal& signal) {
     settings->service.policy_address = absl::GetFlag(FLAGS_policy_address);
   }
   auto learner =
-      ConnectLearner("esper_trainer " + RunName(run_dir), signal.stopped());
+      ConnectLearner("esper_trainer of " + FullPath(run_dir), signal.stopped());
   if (!learner.ok()) return learner.status();
   auto directory = RunDirectory::Open(run_dir, absl::GetFlag(FLAGS_resume),
                                       ToJson(*settings));
@@ -134,7 +140,7 @@ int main(int argc, char** argv) {
   absl::Status status =
       SetUpLog(absl::GetFlag(FLAGS_log_level), /*clear_line=*/IsTerminal());
   if (status.ok()) status = Run(signal);
-  if (status.ok()) return 0;
+  if (status.ok() || absl::IsCancelled(status)) return 0;
   std::fprintf(stderr, "esper_trainer: %s\n", Describe(status).c_str());
   return 1;
 }

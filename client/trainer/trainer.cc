@@ -67,7 +67,7 @@ absl::Status Trainer::Train() {
     if (Stopped()) break;
     if (static_cast<int>(episodes.size()) < options_.min_episodes) continue;
     absl::Status status = UpdatePolicy(
-        episodes, absl::ToDoubleSeconds(absl::Now() - round_start));
+        *version, episodes, absl::ToDoubleSeconds(absl::Now() - round_start));
     if (!status.ok()) return status;
     if (options_.checkpoint_every > 0 &&
         updates_since_checkpoint_ >= options_.checkpoint_every) {
@@ -158,10 +158,15 @@ void Trainer::Tick(int collected) {
   progress_.Show(totals, Position(totals, collected), now);
 }
 
-absl::Status Trainer::UpdatePolicy(const std::vector<FinishedEpisode>& episodes,
+absl::Status Trainer::UpdatePolicy(int64_t version,
+                                   const std::vector<FinishedEpisode>& episodes,
                                    double collect_seconds) {
   const absl::Time start = absl::Now();
   auto report = learner_.Update(episodes, options_.update);
+  // A server that was restarted with the same version can take them still.
+  if (IsAway(report.status()) && Confirm(version)) {
+    report = learner_.Update(episodes, options_.update);
+  }
   if (!report.ok()) {
     spdlog::error("update refused, {} episodes dropped: {}", episodes.size(),
                   Describe(report.status()));

@@ -70,7 +70,10 @@ class Trainer {
   bool Confirm(int64_t version);
   // What has to happen again and again while waiting.
   void Tick(int collected);
-  absl::Status UpdatePolicy(const std::vector<FinishedEpisode>& episodes,
+  // One update with these episodes of `version`, which are dropped if the
+  // server refuses them.
+  absl::Status UpdatePolicy(int64_t version,
+                            const std::vector<FinishedEpisode>& episodes,
                             double collect_seconds);
   // Unless the newest one is up to date.
   absl::Status SaveCheckpoint();

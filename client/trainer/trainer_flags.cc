@@ -10,8 +10,10 @@
 // What the run does.
 ABSL_FLAG(std::string, task, "digits", "Task of the environments.");
 ABSL_FLAG(int32_t, max_epochs, 50, "Length of an episode, host epochs.");
-ABSL_FLAG(std::string, env_options, "",
-          "Environment options as a JSON object, see docs; empty: defaults.");
+ABSL_FLAG(
+    std::string, env_options, "",
+    "Environment options as a JSON object, like {\"samples_per_epoch\": 512}; "
+    "empty: defaults.");
 ABSL_FLAG(uint64_t, seed, 42, "Root of the seeds of all episodes.");
 ABSL_FLAG(double, minutes, 0,
           "Stops after so much training; 0: no limit. Set-up does not count.");

@@ -190,6 +190,11 @@ TEST(ConnectTest, NamesTheAddressWhereNothingListens) {
   EXPECT_THAT(status, StatusIs(Code::kUnavailable));
   EXPECT_NE(std::string(status.message()).find(options.address),
             std::string::npos);
+  absl::Notification stop;
+  stop.Notify();
+  options.timeout = absl::Hours(1);
+  options.stop = &stop;
+  EXPECT_THAT(Connect(options).status(), StatusIs(Code::kCancelled));
 }
 
 }  // namespace

@@ -272,6 +272,20 @@ TEST_F(TrainerTest, DropsARefusedBatchAndGoesOn) {
   EXPECT_EQ(directory_->totals().episodes, 4);
 }
 
+TEST_F(TrainerTest, UpdatesWithTheSameEpisodesAfterALostLease) {
+  server_.faults.Push("ForwardBackward", {Refusal(Code::kAborted, "STALE_LEASE",
+                                                  "The server was restarted."),
+                                          false});
+  Trainer::Options options;
+  options.episodes_per_update = 2;
+  options.min_episodes = 2;
+  options.max_updates = 1;
+  ASSERT_TRUE(Train(options).ok());
+  EXPECT_EQ(directory_->totals().updates, 1);
+  EXPECT_EQ(directory_->totals().updates_failed, 0);
+  EXPECT_EQ(directory_->totals().episodes, 2);
+}
+
 TEST_F(TrainerTest, EndsAfterThreeRefusalsInARow) {
   for (int i = 0; i < 3; ++i) {
     server_.faults.Push("ForwardBackward",

@@ -49,11 +49,53 @@ absl::Status WithDetail(absl::Status status, const ErrorDetail& detail) {
   return status;
 }
 
+// The code that the design gives to a reason, or `otherwise` for a reason that
+// it does not list.
+absl::StatusCode DesignedCode(const std::string& reason,
+                              absl::StatusCode otherwise) {
+  using Code = absl::StatusCode;
+  static const auto& codes = *new std::map<std::string, Code>{
+      {"UNKNOWN_EPISODE", Code::kNotFound},
+      {"EPISODE_EXPIRED", Code::kFailedPrecondition},
+      {"WRONG_INCARNATION", Code::kFailedPrecondition},
+      {"STEP_OUT_OF_ORDER", Code::kFailedPrecondition},
+      {"MALFORMED_REQUEST", Code::kInvalidArgument},
+      {"BAD_SHAPE", Code::kInvalidArgument},
+      {"BAD_FLOOR", Code::kInvalidArgument},
+      {"BAD_BLUEPRINT_INDEX", Code::kInvalidArgument},
+      {"BAD_BEHAVIOUR", Code::kInvalidArgument},
+      {"NONFINITE_INPUT", Code::kInvalidArgument},
+      {"EMPTY_ACTION_MASK", Code::kInvalidArgument},
+      {"INVALID_ACTION", Code::kInvalidArgument},
+      {"INFERENCE_ONLY", Code::kInvalidArgument},
+      {"POLICY_TERM_MISSING", Code::kInvalidArgument},
+      {"UNTRAINED_OUTPUT", Code::kInvalidArgument},
+      {"NOT_DIFFERENTIABLE", Code::kFailedPrecondition},
+      {"EVALUATION_EXPIRED", Code::kFailedPrecondition},
+      {"SPEC_MISMATCH", Code::kFailedPrecondition},
+      {"BEHAVIOUR_MISMATCH", Code::kFailedPrecondition},
+      {"STALE_BEHAVIOUR", Code::kFailedPrecondition},
+      {"UNKNOWN_VERSION", Code::kFailedPrecondition},
+      {"MASK_MISMATCH", Code::kFailedPrecondition},
+      {"TRAINING_DIVERGED", Code::kFailedPrecondition},
+      {"STALE_LEASE", Code::kAborted},
+      {"QUEUE_FULL", Code::kUnavailable},
+      {"DRAINING", Code::kUnavailable},
+      {"BUDGET_EXCEEDED", Code::kResourceExhausted},
+      {"CORRUPT_CHECKPOINT", Code::kDataLoss},
+      {"UNKNOWN_CHECKPOINT", Code::kNotFound},
+      {"NONFINITE_LOGITS", Code::kInternal},
+  };
+  const auto it = codes.find(reason);
+  return it == codes.end() ? otherwise : it->second;
+}
+
 }  // namespace
 
 Error::Error(absl::StatusCode code, ErrorDetail detail,
              const std::string& message)
-    : code_(code),
+    // A reason has one code everywhere, whichever class carries it.
+    : code_(DesignedCode(detail.reason, code)),
       detail_(std::move(detail)),
       what_(Sentence(message, detail_.hint)) {}
 
@@ -133,41 +175,7 @@ std::optional<ErrorDetail> DetailOf(const absl::Status& status) {
 }
 
 absl::StatusCode CodeOfReason(const std::string& reason) {
-  using Code = absl::StatusCode;
-  static const auto& codes = *new std::map<std::string, Code>{
-      {"UNKNOWN_EPISODE", Code::kNotFound},
-      {"EPISODE_EXPIRED", Code::kFailedPrecondition},
-      {"WRONG_INCARNATION", Code::kFailedPrecondition},
-      {"STEP_OUT_OF_ORDER", Code::kFailedPrecondition},
-      {"MALFORMED_REQUEST", Code::kInvalidArgument},
-      {"BAD_SHAPE", Code::kInvalidArgument},
-      {"BAD_FLOOR", Code::kInvalidArgument},
-      {"BAD_BLUEPRINT_INDEX", Code::kInvalidArgument},
-      {"BAD_BEHAVIOUR", Code::kInvalidArgument},
-      {"NONFINITE_INPUT", Code::kInvalidArgument},
-      {"EMPTY_ACTION_MASK", Code::kInvalidArgument},
-      {"INVALID_ACTION", Code::kInvalidArgument},
-      {"INFERENCE_ONLY", Code::kInvalidArgument},
-      {"POLICY_TERM_MISSING", Code::kInvalidArgument},
-      {"UNTRAINED_OUTPUT", Code::kInvalidArgument},
-      {"NOT_DIFFERENTIABLE", Code::kFailedPrecondition},
-      {"EVALUATION_EXPIRED", Code::kFailedPrecondition},
-      {"SPEC_MISMATCH", Code::kFailedPrecondition},
-      {"BEHAVIOUR_MISMATCH", Code::kFailedPrecondition},
-      {"STALE_BEHAVIOUR", Code::kFailedPrecondition},
-      {"UNKNOWN_VERSION", Code::kFailedPrecondition},
-      {"MASK_MISMATCH", Code::kFailedPrecondition},
-      {"TRAINING_DIVERGED", Code::kFailedPrecondition},
-      {"STALE_LEASE", Code::kAborted},
-      {"QUEUE_FULL", Code::kUnavailable},
-      {"DRAINING", Code::kUnavailable},
-      {"BUDGET_EXCEEDED", Code::kResourceExhausted},
-      {"CORRUPT_CHECKPOINT", Code::kDataLoss},
-      {"UNKNOWN_CHECKPOINT", Code::kNotFound},
-      {"NONFINITE_LOGITS", Code::kInternal},
-  };
-  const auto it = codes.find(reason);
-  return it == codes.end() ? Code::kInternal : it->second;
+  return DesignedCode(reason, absl::StatusCode::kInternal);
 }
 
 }  // namespace esper

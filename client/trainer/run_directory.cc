@@ -47,6 +47,19 @@ absl::Status OpenAt(const std::string& path, int64_t lines,
   return out ? absl::OkStatus() : FileError(path, "append to");
 }
 
+// NOT_FOUND, or DATA_LOSS if it is no summary.
+absl::StatusOr<RunTotals> ReadTotals(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) {
+    return absl::NotFoundError(absl::StrCat("there is no run: ", path));
+  }
+  auto totals = RunTotalsFromJson(
+      nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false));
+  if (totals.ok()) return totals;
+  return absl::DataLossError(
+      absl::StrCat(path, ": ", std::string(totals.status().message())));
+}
+
 double MeanOfLast(const std::vector<double>& values, int64_t count) {
   count = std::min<int64_t>(count, values.size());
   double sum = 0;
@@ -76,7 +89,10 @@ std::string RunDirectory::File(const std::string& name) const {
 
 absl::Status RunDirectory::Create() {
   absl::MutexLock lock(&mu_);
-  if (fs::exists(File("summary.json"))) {
+  const auto before = ReadTotals(File("summary.json"));
+  // A run that ended before its first episode left nothing to keep.
+  if (fs::exists(File("summary.json")) &&
+      (!before.ok() || before->episodes > 0 || before->updates > 0)) {
     return absl::FailedPreconditionError(
         absl::StrCat(path_,
                      " holds a run already: continue it with --resume, "
@@ -90,18 +106,8 @@ absl::Status RunDirectory::Create() {
 
 absl::Status RunDirectory::Resume() {
   absl::MutexLock lock(&mu_);
-  std::ifstream file(File("summary.json"));
-  if (!file) {
-    return absl::NotFoundError(
-        absl::StrCat("there is no run to resume in ", path_));
-  }
-  const auto json = nlohmann::json::parse(file, nullptr,
-                                          /*allow_exceptions=*/false);
-  auto totals = RunTotalsFromJson(json);
-  if (!totals.ok()) {
-    return absl::DataLossError(absl::StrCat(
-        File("summary.json"), ": ", std::string(totals.status().message())));
-  }
+  auto totals = ReadTotals(File("summary.json"));
+  if (!totals.ok()) return totals.status();
   totals_ = *std::move(totals);
   ++totals_.restarts;
   earlier_seconds_ = totals_.wall_seconds;

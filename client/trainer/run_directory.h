@@ -32,8 +32,9 @@ namespace esper::client {
 class RunDirectory {
  public:
   // Makes the folder, or opens it again. FAILED_PRECONDITION if it holds a run
-  // and `resume` is false; NOT_FOUND if it holds none and `resume` is true;
-  // DATA_LOSS if its summary cannot be read; errors of the file system.
+  // that delivered an episode and `resume` is false; NOT_FOUND if it holds none
+  // and `resume` is true; DATA_LOSS if its summary cannot be read; errors of
+  // the file system.
   static absl::StatusOr<std::unique_ptr<RunDirectory>> Open(
       const std::string& path, bool resume,
       const nlohmann::ordered_json& config);

@@ -104,6 +104,10 @@ TEST_F(RunDirectoryTest, CountsUpdatesWithoutAStepApart) {
 
 TEST_F(RunDirectoryTest, DoesNotTouchARunThatIsThere) {
   ASSERT_TRUE(RunDirectory::Open(path_, false, config_).ok());
+  // Nothing has happened in it yet.
+  auto run = RunDirectory::Open(path_, false, config_);
+  ASSERT_TRUE(run.ok()) << run.status();
+  ASSERT_TRUE((*run)->AddEpisode(MakeEpisode(0)).ok());
   EXPECT_THAT(RunDirectory::Open(path_, false, config_),
               StatusIs(Code::kFailedPrecondition));
   EXPECT_THAT(RunDirectory::Open(path_ + "/none", true, config_),

@@ -20,6 +20,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/error.h"
+#include "core/slot/forced_alpha.h"
 #include "core/slot/stage.h"
 
 namespace esper::host {
@@ -48,6 +49,13 @@ absl::Status CheckModel(const GrowableModel& model,
   for (const slot::SlotSetting& setting : plan.slots()) {
     absl::StatusOr<slot::SeedSlot*> slot = model.FindSlot(setting.slot);
     if (!slot.ok()) return slot.status();
+    if (slot::FindForcedAlpha(*(*slot)->force_alpha_claim()) != nullptr) {
+      return Refuse(
+          absl::StatusCode::kFailedPrecondition, "FORCED_ALPHA", setting.slot,
+          absl::StrCat("This thread forces the alpha of slot ", setting.slot,
+                       ", but the plan measures it as it is: end the "
+                       "ForceAlpha scope first."));
+    }
     if ((*slot)->alpha() != setting.alpha) {
       return Refuse(absl::StatusCode::kFailedPrecondition, "STALE_PLAN",
                     setting.slot,

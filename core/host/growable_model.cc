@@ -137,19 +137,30 @@ at::Tensor GrowableModel::FusedForward(const at::Tensor& x,
   return ForwardWith(x, &overrides);
 }
 
+std::vector<slot::SlotView> GrowableModel::Resolve(
+    const AlphaOverrides* overrides) const {
+  std::vector<slot::SlotView> views(route_.size());
+  for (size_t i = 0; i < route_.size(); ++i) {
+    const slot::SeedSlot& slot = *route_[i].second;
+    if (overrides != nullptr) {
+      const auto found = overrides->find(slot.slot_id());
+      if (found != overrides->end()) views[i].alpha_override = found->second;
+    }
+    views[i] = slot.Resolve(views[i]);
+  }
+  return views;
+}
+
 at::Tensor GrowableModel::ForwardWith(const at::Tensor& x,
                                       const AlphaOverrides* overrides) const {
+  const std::vector<slot::SlotView> views = Resolve(overrides);
   at::Tensor features = x;
   int from = Host::kInput;
-  for (const auto& [position, slot] : route_) {
+  for (size_t i = 0; i < route_.size(); ++i) {
+    const auto& [position, slot] = route_[i];
     features = host_->Run(from, position, features);
     from = position;
-    slot::SlotView view;
-    if (overrides != nullptr) {
-      const auto found = overrides->find(slot->slot_id());
-      if (found != overrides->end()) view.alpha_override = found->second;
-    }
-    features = slot->forward(features, view);
+    features = slot->forward(features, views[i]);
   }
   return host_->Run(from, host_->output(), features);
 }

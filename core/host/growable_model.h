@@ -78,6 +78,8 @@ class GrowableModel : public torch::nn::Module {
 
   // x: float [B, in_channels, H, W] (cnn) or int64 [B, T] (transformer).
   // Returns logits, float [B, classes] or [B, T, V]; grad to host and seeds.
+  // Sees the ForceAlpha scopes that the calling thread has open, and throws
+  // what they refuse (core/slot/force_alpha.h).
   at::Tensor Forward(const at::Tensor& x) const;
 
   // Many alpha settings in one pass: `x` holds them stacked along the batch,
@@ -106,6 +108,10 @@ class GrowableModel : public torch::nn::Module {
   GrowableModel(std::shared_ptr<Host> host,
                 std::vector<std::shared_ptr<slot::SeedSlot>> slots);
 
+  // How each slot of the route is to be seen: overrides, and the ForceAlpha
+  // scopes of the calling thread. Asked once, at the start of a forward, so
+  // that all slots agree whichever thread runs them.
+  std::vector<slot::SlotView> Resolve(const AlphaOverrides* overrides) const;
   at::Tensor ForwardWith(const at::Tensor& x,
                          const AlphaOverrides* overrides) const;
   void CheckOverrides(const at::Tensor& x,

@@ -4,12 +4,15 @@
 #include <ATen/ops/full.h>
 
 #include <algorithm>
+#include <cstdint>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/slot/blend.h"
+#include "core/slot/forced_alpha.h"
+#include "core/slot/recording.h"
 
 namespace esper::slot {
 namespace {
@@ -64,6 +67,44 @@ void CheckTrainable(const ForwardPlan& plan, const at::Tensor& seed) {
   if (first) spdlog::warn("{}", message);
 }
 
+// A forced alpha is for one seed; an emptied slot has none to force.
+void CheckForcedSeed(const ForwardPlan& plan, const SlotView& view) {
+  if (!view.forced_alpha || plan.generation == 0 ||
+      plan.generation == view.forced_generation) {
+    return;
+  }
+  throw ForceAlphaError(
+      "STALE_SEED", plan.slot_id,
+      absl::StrCat("The alpha of slot ", plan.slot_id,
+                   " was forced for another seed than ", plan.seed_id,
+                   ", which it holds by now; end that scope."));
+}
+
+// The result is the host's features whatever the seed says.
+bool IsOff(const ForwardPlan& plan, const SlotView& view, bool capturing) {
+  if (view.forced_alpha) return *view.forced_alpha == 0;
+  if (view.alpha_override.defined()) return view.override_is_zero;
+  if (plan.straight_through()) return true;
+  // A replay may find another alpha.
+  return plan.alpha_value == 0 && !capturing;
+}
+
+// The blend weight of this forward.
+at::Tensor Alpha(const ForwardPlan& plan, const at::Tensor& host,
+                 const SlotView& view, bool capturing) {
+  if (view.alpha_override.defined()) return view.alpha_override;
+  if (view.forced_alpha) {
+    return at::full({}, *view.forced_alpha, host.options());
+  }
+  if (capturing) return plan.alpha_buffer;
+  if (plan.alpha.scalar_type() != host.scalar_type() ||
+      plan.alpha.device() != host.device()) {
+    // From the exact number, not from its rounding to another dtype.
+    return at::full({}, plan.alpha_value, host.options());
+  }
+  return plan.alpha;
+}
+
 at::Tensor Blend(const ForwardPlan& plan, const at::Tensor& host,
                  const at::Tensor& seed, const at::Tensor& input,
                  const at::Tensor& alpha) {
@@ -92,32 +133,34 @@ at::Tensor Blend(const ForwardPlan& plan, const at::Tensor& host,
 
 }  // namespace
 
+bool SameStructure(const ForwardPlan& a, const ForwardPlan& b) {
+  return a.stage == b.stage && a.algorithm == b.algorithm &&
+         a.isolated == b.isolated && a.generation == b.generation &&
+         a.seed == b.seed && a.gate == b.gate && a.frozen == b.frozen &&
+         a.straight_through() == b.straight_through();
+}
+
 at::Tensor RunForwardPlan(const ForwardPlan& plan, const at::Tensor& host,
                           const SlotView& view, bool training) {
+  CheckForcedSeed(plan, view);
   if (!IsActiveStage(plan.stage)) return host;
-  const bool overridden = view.alpha_override.defined();
+  const bool overridden =
+      view.alpha_override.defined() || view.forced_alpha.has_value();
   const bool gradients = at::GradMode::is_enabled();
-  const bool off = overridden ? view.override_is_zero : plan.alpha_value == 0;
-  if (off && !gradients) return host;
+  const bool capturing = IsCapturing();
+  if (!gradients && IsOff(plan, view, capturing)) return host;
 
   const at::Tensor input = SeedInput(plan, host);
   const at::Tensor seed = plan.seed->forward(input);
   CheckOutput(plan, host, seed);
-  const bool learning = gradients && training;
+  const bool learning = gradients && training && !capturing;
   if (learning) plan.probe->ObserveOutput(seed);
 
-  if (!overridden && plan.stage == SeedStage::kTraining &&
-      plan.alpha_value == 0) {
+  if (!overridden && plan.straight_through()) {
     if (learning) CheckTrainable(plan, seed);
     return SteForward(host, seed);
   }
-  at::Tensor alpha = overridden ? view.alpha_override : plan.alpha;
-  if (!overridden && (alpha.scalar_type() != host.scalar_type() ||
-                      alpha.device() != host.device())) {
-    // From the exact number, not from its rounding to another dtype.
-    alpha = at::full({}, plan.alpha_value, host.options());
-  }
-  return Blend(plan, host, seed, input, alpha);
+  return Blend(plan, host, seed, input, Alpha(plan, host, view, capturing));
 }
 
 }  // namespace esper::slot

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,11 @@ struct SlotView {
   // The caller guarantees that the override is 0 for every sample, so that
   // the seed may be skipped where no gradient is needed.
   bool override_is_zero = false;
+
+  // What a ForceAlpha scope adds; SeedSlot::Resolve fills it in.
+  bool resolved = false;
+  std::optional<double> forced_alpha;  // For every sample.
+  uint64_t forced_generation = 0;      // The seed that it is meant for.
 };
 
 // All that a forward pass needs of a seed, frozen at one moment: alpha, stage,
@@ -45,6 +51,10 @@ struct ForwardPlan {
   double alpha_value = 0;
   // 0-dim, the slot's device and dtype; undefined unless the stage is active.
   at::Tensor alpha;
+  // float64, 0-dim, the slot's device: where alpha is found at any time, in
+  // one and the same place for the life of the slot. Only forwards that are
+  // being captured read it; see SeedSlot.
+  at::Tensor alpha_buffer;
   std::shared_ptr<SeedModule> seed;
   std::shared_ptr<const GateNetwork> gate;  // Null unless GATE.
   std::vector<at::Tensor> parameters;       // Of the seed alone.
@@ -52,14 +62,28 @@ struct ForwardPlan {
   SteGuard ste_guard = SteGuard::kWarn;
   // Identity of the seed; changes with every germination in the slot.
   uint64_t generation = 0;
+  // A ramp down has frozen the parameters.
+  bool frozen = false;
+  // Changes whenever a forward pass would run other operators or networks
+  // than before; alpha alone does not change it.
+  uint64_t structure = 0;
+
+  // The seed learns behind the host by the straight-through estimator.
+  bool straight_through() const {
+    return stage == SeedStage::kTraining && alpha_value == 0;
+  }
 };
+
+// Whether forwards of both plans run the same operators on the same networks.
+bool SameStructure(const ForwardPlan& a, const ForwardPlan& b);
 
 // Runs `host` through the slot. `training`: the slot's own mode.
 // host: floating [B, C, H, W] or [B, T, C]; returns the same shape, dtype and
 // device; grad to host, seed parameters and override. Returns `host` itself
 // where the plan has nothing to add. ShapeError for an override or a seed
 // output of another shape; GradientContractError (FROZEN_SEED) under
-// SteGuard::kThrow.
+// SteGuard::kThrow; Error (STALE_SEED) if the view forces the alpha of another
+// seed than the plan's. Under graph capture health is not looked at.
 at::Tensor RunForwardPlan(const ForwardPlan& plan, const at::Tensor& host,
                           const SlotView& view, bool training);
 

@@ -213,8 +213,8 @@ SlotReport ReportOf(const Seed& seed, absl::Time now) {
   return report;
 }
 
-std::shared_ptr<const ForwardPlan> MakeForwardPlan(const Seed& seed,
-                                                   const PlanTarget& target) {
+std::shared_ptr<ForwardPlan> MakeForwardPlan(const Seed& seed,
+                                             const PlanTarget& target) {
   auto plan = std::make_shared<ForwardPlan>();
   plan->slot_id = seed.slot_id;
   plan->seed_id = seed.seed_id;
@@ -231,6 +231,8 @@ std::shared_ptr<const ForwardPlan> MakeForwardPlan(const Seed& seed,
   plan->parameters = seed.module->parameters();
   plan->probe = seed.probe;
   plan->ste_guard = target.ste_guard;
+  plan->alpha_buffer = target.alpha_buffer;
+  plan->frozen = !seed.frozen.empty();
   // Made here, where alpha changes, so that training never meets a tensor that
   // was born under inference mode.
   const c10::InferenceMode normal(false);

@@ -101,9 +101,10 @@ struct PlanTarget {
   at::Device device = at::kCPU;
   at::ScalarType dtype = at::kFloat;
   SteGuard ste_guard = SteGuard::kWarn;
+  at::Tensor alpha_buffer;  // See ForwardPlan; the plan aliases it.
 };
-std::shared_ptr<const ForwardPlan> MakeForwardPlan(const Seed& seed,
-                                                   const PlanTarget& target);
+std::shared_ptr<ForwardPlan> MakeForwardPlan(const Seed& seed,
+                                             const PlanTarget& target);
 
 }  // namespace esper::slot
 #endif  // ESPER_CORE_SLOT_SEED_H_

@@ -1,5 +1,8 @@
 #include "core/slot/seed_slot.h"
 
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/InferenceMode.h>
 #include <c10/core/ScalarType.h>
 
 #include <cmath>
@@ -17,7 +20,12 @@ absl::Status Empty(const std::string& slot_id) {
       absl::StrCat("Slot ", slot_id, " is empty."));
 }
 
-std::shared_ptr<const ForwardPlan> EmptyPlan(const std::string& slot_id) {
+at::Tensor MakeAlphaBuffer(at::Device device) {
+  const c10::InferenceMode normal(false);
+  return at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device));
+}
+
+std::shared_ptr<ForwardPlan> EmptyPlan(const std::string& slot_id) {
   auto plan = std::make_shared<ForwardPlan>();
   plan->slot_id = slot_id;
   plan->stage = SeedStage::kDormant;
@@ -44,7 +52,10 @@ absl::StatusOr<std::shared_ptr<SeedSlot>> SeedSlot::Create(
 }
 
 SeedSlot::SeedSlot(const Options& options)
-    : options_(options), plan_(EmptyPlan(options.slot_id)) {}
+    : options_(options),
+      force_alpha_claim_(std::make_shared<ForceAlphaClaim>()),
+      alpha_buffer_(MakeAlphaBuffer(options.device)),
+      plan_(EmptyPlan(options.slot_id)) {}
 
 at::Tensor SeedSlot::forward(const at::Tensor& host) const {
   return forward(host, SlotView{});
@@ -52,7 +63,27 @@ at::Tensor SeedSlot::forward(const at::Tensor& host) const {
 
 at::Tensor SeedSlot::forward(const at::Tensor& host,
                              const SlotView& view) const {
-  return RunForwardPlan(*plan(), host, view, is_training());
+  const std::shared_ptr<const ForwardPlan> now = plan();
+  return RunForwardPlan(*now, host, Resolve(view), is_training());
+}
+
+SlotView SeedSlot::Resolve(const SlotView& view) const {
+  if (view.resolved) return view;
+  SlotView resolved = view;
+  resolved.resolved = true;
+  const auto forced = FindForcedAlpha(*force_alpha_claim_);
+  if (forced == nullptr) return resolved;
+  CheckForceAlphaAllowed(slot_id(), is_training());
+  if (view.alpha_override.defined()) {
+    throw ForceAlphaError(
+        "OVERRIDE_CONFLICT", slot_id(),
+        absl::StrCat("Slot ", slot_id(),
+                     " has its alpha forced by a scope of this thread and "
+                     "overridden by this call; only one can hold."));
+  }
+  resolved.forced_alpha = forced->value;
+  resolved.forced_generation = forced->generation;
+  return resolved;
 }
 
 std::shared_ptr<const ForwardPlan> SeedSlot::plan() const {
@@ -195,17 +226,25 @@ void SeedSlot::CommitLocked(std::optional<Seed> seed) {
 }
 
 void SeedSlot::PublishLocked() {
-  std::shared_ptr<const ForwardPlan> plan;
+  std::shared_ptr<ForwardPlan> plan;
   if (seed_) {
     PlanTarget target;
     target.device = options_.device;
     target.dtype = options_.dtype;
     target.ste_guard = options_.ste_guard;
+    target.alpha_buffer = alpha_buffer_;
     plan = MakeForwardPlan(*seed_, target);
   } else {
     plan = EmptyPlan(options_.slot_id);
   }
-  std::atomic_store(&plan_, std::move(plan));
+  const std::shared_ptr<const ForwardPlan> before = this->plan();
+  plan->structure = before->structure + !SameStructure(*before, *plan);
+  if (plan->alpha_value != before->alpha_value) {
+    const at::NoGradGuard no_grad;
+    alpha_buffer_.fill_(plan->alpha_value);
+  }
+  std::atomic_store(&plan_,
+                    std::shared_ptr<const ForwardPlan>(std::move(plan)));
 }
 
 }  // namespace esper::slot

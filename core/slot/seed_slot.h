@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "core/slot/blueprint.h"
+#include "core/slot/forced_alpha.h"
 #include "core/slot/forward_plan.h"
 #include "core/slot/gradient_monitor.h"
 #include "core/slot/report.h"
@@ -42,6 +43,13 @@ struct InteractionReadings {
 // seed pruned meanwhile lives until they return. The other methods take the
 // slot's mutex. Module methods that change parameters or mode (train, to,
 // zero_grad) are the owner's, one thread at a time.
+//
+// Alpha lives in two places. A plan's own tensor is never written again: an
+// autograd graph may have saved it, and a forward in flight may be reading it.
+// A captured graph cannot change tensors between replays, so forwards under
+// capture read one buffer per slot instead, which every change of alpha
+// rewrites in place, on the current stream of the thread that makes the change.
+// Replays on another stream must wait for that one.
 class SeedSlot : public torch::nn::Module {
  public:
   struct Options {
@@ -65,11 +73,23 @@ class SeedSlot : public torch::nn::Module {
 
   // host: floating [B, C, H, W] (cnn) or [B, T, C] (transformer).
   // Returns the same shape, dtype and device; `host` itself if no active seed
-  // is here. Grad to host and seed parameters. Errors: see RunForwardPlan.
+  // is here. Grad to host and seed parameters. Errors: see RunForwardPlan and
+  // Resolve.
   at::Tensor forward(const at::Tensor& host) const;
 
   // The same under another blend weight, for this call only.
   at::Tensor forward(const at::Tensor& host, const SlotView& view) const;
+
+  // `view` with the alpha that a ForceAlpha scope of this thread forces on the
+  // slot, if any; forwards with the result need no scope, so other threads can
+  // run them. forward does this by itself. Throws Error (RECORDING,
+  // TRAINING_MODE, OVERRIDE_CONFLICT) as core/slot/force_alpha.h says.
+  SlotView Resolve(const SlotView& view) const;
+
+  // Who may force alpha; for core/slot/force_alpha.h.
+  const std::shared_ptr<ForceAlphaClaim>& force_alpha_claim() const {
+    return force_alpha_claim_;
+  }
 
   // The plan that forward would use now; never null.
   std::shared_ptr<const ForwardPlan> plan() const;
@@ -134,6 +154,8 @@ class SeedSlot : public torch::nn::Module {
   void PublishLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Options options_;
+  const std::shared_ptr<ForceAlphaClaim> force_alpha_claim_;
+  const at::Tensor alpha_buffer_;  // Its value changes, under `mu_`.
   std::atomic<uint64_t> parameter_generation_{0};
   std::shared_ptr<const ForwardPlan> plan_;  // By std::atomic_load / _store.
 

@@ -98,8 +98,7 @@ void EnvironmentWorker::Start(const v1::EpisodeLease& lease, int env_id) {
     Abort(run, absl::StrCat("this worker has no task \"", lease.task(), "\""));
     return;
   }
-  env::EpisodeConfig defaults;
-  defaults.task = task_;
+  env::EpisodeConfig defaults = env::EpisodeConfig::For(task_);
   defaults.seed = lease.seed();
   defaults.max_epochs = lease.max_epochs();
   auto config = env::EpisodeConfigFromJson(lease.options_json(), defaults);

@@ -18,6 +18,7 @@
 #include "client/main_util.h"
 #include "client/status.h"
 #include "client/stop_signal.h"
+#include "core/env/tasks.h"
 #include "spdlog/spdlog.h"
 
 ABSL_FLAG(std::string, coordinator, "",
@@ -27,9 +28,12 @@ ABSL_FLAG(std::string, policy_address, "",
           "Address of the policy server; empty: the one that the coordinator "
           "names.");
 ABSL_FLAG(int32_t, environments, 4, "Episodes that run side by side.");
-ABSL_FLAG(std::string, task, "digits", "Task that this worker has data for.");
-ABSL_FLAG(std::string, data, "data/digits.csv.gz",
-          "Data file of the task, made by deploy/fetch_digits.py.");
+ABSL_FLAG(std::string, task, "digits",
+          "Task that this worker has data for: cifar10, digits, mnist or "
+          "text.");
+ABSL_FLAG(std::string, data, "",
+          "File or folder of the task's data; empty: data/digits.csv.gz for "
+          "digits, /usr/share/common-licenses for text.");
 ABSL_FLAG(std::string, worker_name, "",
           "Unique among the workers; empty: host and process id.");
 ABSL_FLAG(absl::Duration, coordinator_patience, absl::Minutes(1),

@@ -141,10 +141,9 @@ absl::Status Episode::Impl::Validate(int epoch) {
   context_.measured = *std::move(measured);
   double& val_loss = context_.measured.val_loss;
   if (config_.val_loss_hook) val_loss = config_.val_loss_hook(epoch, val_loss);
-  accuracy_without_seeds_ =
-      network_->AnyFossil()
-          ? network_->AccuracyWithoutSeeds(network_->reward_images())
-          : context_.measured.all_off_accuracy;
+  accuracy_without_seeds_ = network_->AnyFossil()
+                                ? network_->RewardAccuracyWithoutSeeds()
+                                : context_.measured.all_off_accuracy;
 
   const GovernorVerdict verdict = governor_.Check(val_loss);
   if (verdict.panic) {
@@ -317,9 +316,9 @@ EpisodeSummary Episode::Impl::Summary() const {
   summary.end_reason = end_reason_;
   summary.steps = steps();
   summary.final_val_accuracy = context_.measured.val_accuracy;
-  summary.host_accuracy = network_->Accuracy(config_.task->data.test);
+  summary.host_accuracy = network_->Accuracy(*config_.task->test);
   summary.host_accuracy_without_seeds =
-      network_->AccuracyWithoutSeeds(config_.task->data.test);
+      network_->AccuracyWithoutSeeds(*config_.task->test);
   const SeedCounts& counts = network_->counts();
   summary.seeds_germinated = counts.germinated;
   summary.seeds_blended = counts.blended;

@@ -1,6 +1,7 @@
 #include "core/env/episode_config.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <numeric>
 #include <utility>
@@ -59,6 +60,15 @@ Reader Integer(Set set) {
   };
 }
 
+template <typename Set>
+Reader Number(Set set) {
+  return [set](const json& value, EpisodeConfig* config) {
+    if (!value.is_number()) return Invalid("expected a number");
+    set(config, value.get<double>());
+    return absl::OkStatus();
+  };
+}
+
 template <typename E, typename Set>
 Reader Choice(std::map<std::string, E> names, Set set) {
   return [names, set](const json& value, EpisodeConfig* config) {
@@ -92,12 +102,15 @@ const std::map<std::string, Reader>& Readers() {
       {"gradient_stride", Integer([](EpisodeConfig* c, int64_t v) {
          c->trainer.gradient_stride = static_cast<int>(v);
        })},
-      {"max_grad_norm",
-       [](const json& value, EpisodeConfig* config) {
-         if (!value.is_number()) return Invalid("expected a number");
-         config->trainer.max_grad_norm = value.get<double>();
-         return absl::OkStatus();
-       }},
+      {"max_grad_norm", Number([](EpisodeConfig* c, double v) {
+         c->trainer.max_grad_norm = v;
+       })},
+      {"host_lr", Number([](EpisodeConfig* c, double v) {
+         c->trainer.host_lr = v;
+       })},
+      {"seed_lr", Number([](EpisodeConfig* c, double v) {
+         c->trainer.seed_lr = v;
+       })},
       {"fossil",
        Choice<TrainerOptions::Fossil>(
            {{"join_host", TrainerOptions::Fossil::kJoinHost},
@@ -159,6 +172,15 @@ std::string Nearest(const std::string& key) {
 
 }  // namespace
 
+EpisodeConfig EpisodeConfig::For(std::shared_ptr<const Task> task) {
+  EpisodeConfig config;
+  config.trainer = task->trainer;
+  config.loss_reward = task->loss_reward;
+  config.governor.random_guess_loss = std::log(task->num_classes);
+  config.task = std::move(task);
+  return config;
+}
+
 absl::Status EpisodeConfig::Validate() const {
   if (task == nullptr) return Invalid("no task");
   if (max_epochs < 1) return Invalid("max_epochs must be at least 1");
@@ -166,19 +188,19 @@ absl::Status EpisodeConfig::Validate() const {
   if (trainer.gradient_stride < 1) {
     return Invalid("gradient_stride must be at least 1");
   }
-  const int64_t train = task->data.train.size();
-  const int64_t reward_images = task->data.reward.size();
+  const int64_t train = task->train->size();
+  const int64_t reward_samples = task->reward->size();
   if (trainer.samples_per_epoch < 0 || trainer.samples_per_epoch > train) {
     return Invalid(absl::StrCat("samples_per_epoch must be in 0..", train));
   }
-  if (trainer.val_samples < 0 || trainer.val_samples > reward_images) {
-    return Invalid(absl::StrCat("val_samples must be in 0..", reward_images));
+  if (trainer.val_samples < 0 || trainer.val_samples > reward_samples) {
+    return Invalid(absl::StrCat("val_samples must be in 0..", reward_samples));
   }
   const int64_t per_epoch =
       trainer.samples_per_epoch > 0 ? trainer.samples_per_epoch : train;
   if (task->batch_size < 1 || per_epoch < task->batch_size) {
     return Invalid(absl::StrCat("an epoch of ", per_epoch,
-                                " images has no whole batch of ",
+                                " samples has no whole batch of ",
                                 task->batch_size));
   }
   for (double rate : {trainer.host_lr, trainer.seed_lr}) {

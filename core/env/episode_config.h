@@ -18,6 +18,10 @@ namespace esper::env {
 
 // All that decides how an episode goes, besides the actions.
 struct EpisodeConfig {
+  // The defaults of a task: its trainer options and loss reward, and a governor
+  // that knows the loss of a host that guesses among its classes.
+  static EpisodeConfig For(std::shared_ptr<const Task> task);
+
   std::shared_ptr<const Task> task;  // Required.
   uint64_t seed = 0;                 // Of data order and first weights.
   int max_epochs = 50;               // Steps, >= 1.
@@ -62,9 +66,9 @@ struct EpisodeConfig {
 // changes nothing. Keys: "max_seeds", "permissive_gates", "auto_forward_g1",
 // "auto_forward_g2", "auto_forward_g3", "reward_family" ("contribution",
 // "loss"), "reward" (an object, see RewardConfigFromJson), "loss_preset",
-// "samples_per_epoch", "val_samples", "gradient_stride", "fossil"
-// ("join_host", "frozen"), "max_grad_norm", "rollback_rewards" ("kept",
-// "forfeited"), "reward_timing" ("outcome", "intent").
+// "samples_per_epoch", "val_samples", "gradient_stride", "host_lr", "seed_lr",
+// "max_grad_norm", "fossil" ("join_host", "frozen"), "rollback_rewards"
+// ("kept", "forfeited"), "reward_timing" ("outcome", "intent").
 // INVALID_ARGUMENT on text that is no object, an unknown key (naming the
 // nearest known one) or a value out of range.
 absl::StatusOr<EpisodeConfig> EpisodeConfigFromJson(const std::string& text,

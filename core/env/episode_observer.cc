@@ -2,11 +2,14 @@
 
 #include <utility>
 
+#include "core/slot/topology.h"
+
 namespace esper::env {
 
 EpisodeObserver::EpisodeObserver(const EpisodeConfig& config) {
   mask_options_.slot_ids = config.task->slot_ids;
   mask_options_.enabled_slots = config.task->slot_ids;
+  mask_options_.topology = slot::TopologyName(config.task->host.topology);
   mask_options_.max_seeds = config.max_seeds;
   mask_options_.disable_advance = config.auto_forward_g1 &&
                                   config.auto_forward_g2 &&

@@ -3,23 +3,34 @@
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
 
+#include <algorithm>
+#include <numeric>
 #include <utility>
 #include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "core/env/data.h"
 #include "core/host/cnn_blueprints.h"
-#include "core/host/cnn_host.h"
-#include "core/host/counterfactual_eval.h"
+#include "core/host/host.h"
+#include "core/slot/topology.h"
 
 namespace esper::env {
 namespace {
 
-// Percent of `images` that the logits get right.
-double PercentCorrect(const at::Tensor& logits, const ImageSet& images) {
-  const int64_t correct =
-      logits.argmax(1).eq(images.labels).sum().item<int64_t>();
-  return 100.0 * correct / images.size();
+// The first `count` samples, 0 = all, in batches of the task's size.
+std::vector<host::ValidationBatch> Batches(const Dataset& samples,
+                                           int64_t count, int64_t batch_size) {
+  if (count == 0) count = samples.size();
+  if (batch_size == 0) batch_size = count;
+  std::vector<int64_t> rows(count);
+  std::iota(rows.begin(), rows.end(), 0);
+  std::vector<host::ValidationBatch> batches;
+  for (int64_t first = 0; first < count; first += batch_size) {
+    const Batch batch = samples.Get(c10::IntArrayRef(rows).slice(
+        first, std::min(batch_size, count - first)));
+    batches.push_back({batch.inputs, batch.labels});
+  }
+  return batches;
 }
 
 }  // namespace
@@ -50,16 +61,10 @@ absl::StatusOr<std::unique_ptr<GrowingNetwork>> GrowingNetwork::Create(
 
 absl::Status GrowingNetwork::Build() {
   const Task& task = *config_.task;
-  host::CnnHostOptions host_options;
-  host_options.in_channels = task.in_channels;
-  host_options.num_classes = task.num_classes;
-  host_options.base_channels = task.base_channels;
-  host_options.n_blocks = task.blocks;
-  host_options.channels_last = task.channels_last;
-  absl::StatusOr<std::shared_ptr<host::CnnHost>> host = host::CnnHost::Create(
-      host_options, StreamKey(StreamPurpose::kInit, config_.seed, 0));
+  absl::StatusOr<std::shared_ptr<host::Host>> host =
+      task.host.create(StreamKey(StreamPurpose::kInit, config_.seed, 0));
   if (!host.ok()) return host.status();
-  host_parameters_ = host::CnnHostParameterCount(host_options);
+  host_parameters_ = task.host.parameter_count;
 
   host::GrowableModelOptions model_options;
   model_options.init_seed = StreamKey(StreamPurpose::kInit, config_.seed, 1);
@@ -73,6 +78,16 @@ absl::Status GrowingNetwork::Build() {
         "task ", task.name, ": slots are not in the host's action order"));
   }
 
+  absl::Status status = MakeLifecycle();
+  if (!status.ok()) return status;
+  trainer_ = std::make_unique<HostTrainer>(*model_, task, config_.seed,
+                                           config_.trainer);
+  reward_batches_ =
+      Batches(*task.reward, config_.trainer.val_samples, task.eval_batch_size);
+  return SaveSnapshot();
+}
+
+absl::Status GrowingNetwork::MakeLifecycle() {
   slot::SlotLifecycle::Options options;
   options.registry = &host::DefaultBlueprints();
   options.gate_policy =
@@ -85,15 +100,7 @@ absl::Status GrowingNetwork::Build() {
       slot::SlotLifecycle::Create(options);
   if (!lifecycle.ok()) return lifecycle.status();
   lifecycle_.emplace(*std::move(lifecycle));
-
-  trainer_ = std::make_unique<HostTrainer>(
-      *model_, task.data.train, task.batch_size, config_.seed, config_.trainer);
-  reward_images_ = task.data.reward;
-  if (const int64_t n = config_.trainer.val_samples; n > 0) {
-    reward_images_ = {reward_images_.images.narrow(0, 0, n),
-                      reward_images_.labels.narrow(0, 0, n)};
-  }
-  return SaveSnapshot();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<slot::CounterfactualResult> GrowingNetwork::Validate() const {
@@ -103,24 +110,42 @@ absl::StatusOr<slot::CounterfactualResult> GrowingNetwork::Validate() const {
       config_.reward_family == EpisodeConfig::RewardFamily::kContribution &&
       config_.reward.drip_fraction > 0;
   const host::ScopedEvalMode eval(*model_);
-  return host::EvaluateCounterfactuals(
-      *model_, {{reward_images_.images, reward_images_.labels}}, options);
+  return host::EvaluateCounterfactuals(*model_, reward_batches_, options);
 }
 
-double GrowingNetwork::Accuracy(const ImageSet& images) const {
+double GrowingNetwork::AccuracyOf(
+    const std::vector<host::ValidationBatch>& batches, bool with_seeds) const {
   const host::ScopedEvalMode eval(*model_);
   const c10::InferenceMode no_grad;
-  return PercentCorrect(model_->Forward(images.images), images);
-}
-
-double GrowingNetwork::AccuracyWithoutSeeds(const ImageSet& images) const {
-  const host::ScopedEvalMode eval(*model_);
-  const c10::InferenceMode no_grad;
-  host::AlphaOverrides off;
-  for (const std::string& id : slot_ids()) {
-    off[id] = at::zeros({images.size(), 1, 1, 1});
+  std::vector<int64_t> alpha_shape(
+      slot::FeatureRank(config_.task->host.topology), 1);
+  int64_t correct = 0;
+  int64_t labels = 0;
+  for (const host::ValidationBatch& batch : batches) {
+    host::AlphaOverrides off;
+    alpha_shape[0] = batch.inputs.size(0);
+    for (const std::string& id : slot_ids()) off[id] = at::zeros(alpha_shape);
+    const at::Tensor logits = with_seeds
+                                  ? model_->Forward(batch.inputs)
+                                  : model_->FusedForward(batch.inputs, off);
+    correct += logits.argmax(-1).eq(batch.labels).sum().item<int64_t>();
+    labels += batch.labels.numel();
   }
-  return PercentCorrect(model_->FusedForward(images.images, off), images);
+  return 100.0 * correct / labels;
+}
+
+double GrowingNetwork::Accuracy(const Dataset& samples) const {
+  return AccuracyOf(Batches(samples, 0, config_.task->eval_batch_size),
+                    /*with_seeds=*/true);
+}
+
+double GrowingNetwork::AccuracyWithoutSeeds(const Dataset& samples) const {
+  return AccuracyOf(Batches(samples, 0, config_.task->eval_batch_size),
+                    /*with_seeds=*/false);
+}
+
+double GrowingNetwork::RewardAccuracyWithoutSeeds() const {
+  return AccuracyOf(reward_batches_, /*with_seeds=*/false);
 }
 
 absl::Status GrowingNetwork::RecordEpoch(

@@ -12,11 +12,12 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "core/env/digits.h"
+#include "core/env/dataset.h"
 #include "core/env/episode_config.h"
 #include "core/env/governor.h"
 #include "core/env/host_trainer.h"
 #include "core/env/report_views.h"
+#include "core/host/counterfactual_eval.h"
 #include "core/host/growable_model.h"
 #include "core/slot/counterfactual.h"
 #include "core/slot/events.h"
@@ -51,8 +52,10 @@ class GrowingNetwork : public GovernedHost {
   absl::StatusOr<slot::CounterfactualResult> Validate() const;
 
   // Accuracy in percent, as the network is, or with every slot at alpha 0.
-  double Accuracy(const ImageSet& images) const;
-  double AccuracyWithoutSeeds(const ImageSet& images) const;
+  double Accuracy(const Dataset& samples) const;
+  double AccuracyWithoutSeeds(const Dataset& samples) const;
+  // The latter of the samples that make rewards.
+  double RewardAccuracyWithoutSeeds() const;
 
   // What validation found goes to the slots: contributions, interactions,
   // accuracy; then the epoch's gradients are read and telemetry stamped.
@@ -79,9 +82,6 @@ class GrowingNetwork : public GovernedHost {
   bool AnyFossil() const {
     return model_->CountSeeds() > model_->CountActiveSeeds();
   }
-  // The images that make rewards, as many as the options say.
-  const ImageSet& reward_images() const { return reward_images_; }
-
   HostTrainer& trainer() { return *trainer_; }
 
   // Tensors that a snapshot covers, by name: the host's parameters and buffers,
@@ -106,6 +106,12 @@ class GrowingNetwork : public GovernedHost {
       : config_(config), counter_(&counts_) {}
 
   absl::Status Build();
+  absl::Status MakeLifecycle();
+
+  // Percent of labels that the network gets right, with seeds as they are or
+  // at alpha 0.
+  double AccuracyOf(const std::vector<host::ValidationBatch>& batches,
+                    bool with_seeds) const;
 
   const EpisodeConfig& config_;
   SeedCounts counts_;
@@ -113,7 +119,8 @@ class GrowingNetwork : public GovernedHost {
   std::shared_ptr<host::GrowableModel> model_;
   std::optional<slot::SlotLifecycle> lifecycle_;
   std::unique_ptr<HostTrainer> trainer_;
-  ImageSet reward_images_;
+  // The samples that make rewards, as many as the options say.
+  std::vector<host::ValidationBatch> reward_batches_;
   int64_t host_parameters_ = 0;
   std::map<std::string, at::Tensor> snapshot_;
 };

@@ -1,8 +1,6 @@
 #include "core/env/host_trainer.h"
 
 #include <ATen/ops/cross_entropy_loss.h>
-#include <ATen/ops/from_blob.h>
-#include <ATen/ops/index_select.h>
 #include <torch/nn/utils/clip_grad.h>
 
 #include <utility>
@@ -44,14 +42,9 @@ void CarryMomentum(const SGD& from, const std::vector<at::Tensor>& parameters,
 
 }  // namespace
 
-HostTrainer::HostTrainer(host::GrowableModel& model, const ImageSet& images,
-                         int batch_size, uint64_t seed,
-                         const TrainerOptions& options)
-    : model_(model),
-      images_(images),
-      batch_size_(batch_size),
-      seed_(seed),
-      options_(options) {
+HostTrainer::HostTrainer(host::GrowableModel& model, const Task& task,
+                         uint64_t seed, const TrainerOptions& options)
+    : model_(model), task_(task), seed_(seed), options_(options) {
   ResetOptimizers();
 }
 
@@ -122,32 +115,35 @@ TrainingStats HostTrainer::TrainEpoch(int epoch) {
   SyncOptimizers();
   model_.train();
 
-  std::vector<int64_t> order = EpochOrder(images_.size(), seed_, epoch);
+  std::vector<int64_t> order = EpochOrder(task_.train->size(), seed_, epoch);
   if (options_.samples_per_epoch > 0) order.resize(options_.samples_per_epoch);
-  const at::Tensor index = at::from_blob(
-      order.data(), {static_cast<int64_t>(order.size())}, at::kLong);
-  const at::Tensor inputs = at::index_select(images_.images, 0, index);
-  const at::Tensor labels = at::index_select(images_.labels, 0, index);
+  const uint64_t augmentation =
+      StreamKey(StreamPurpose::kAugmentation, seed_, epoch);
+  const int64_t batch_size = task_.batch_size;
 
   TrainingStats stats;
-  stats.batches = index.numel() / batch_size_;
+  stats.batches = static_cast<int64_t>(order.size()) / batch_size;
   int64_t correct = 0;
-  for (int64_t batch = 0; batch < stats.batches; ++batch) {
-    const int64_t first = batch * batch_size_;
-    const at::Tensor target = labels.narrow(0, first, batch_size_);
+  int64_t labels = 0;
+  for (int64_t i = 0; i < stats.batches; ++i) {
+    const Batch batch = task_.train->GetForTraining(
+        c10::IntArrayRef(order).slice(i * batch_size, batch_size),
+        augmentation);
     // Gradients go, so that a parameter that is frozen now has none.
     model_.zero_grad(/*set_to_none=*/true);
-    const at::Tensor logits =
-        model_.Forward(inputs.narrow(0, first, batch_size_));
+    // One row for each label: an image, or a token of a sequence.
+    const at::Tensor logits = model_.Forward(batch.inputs).flatten(0, -2);
+    const at::Tensor target = batch.labels.flatten();
     const at::Tensor loss = at::cross_entropy_loss(logits, target);
     loss.backward();
-    if (batch % options_.gradient_stride == 0) CaptureGradients();
+    if (i % options_.gradient_stride == 0) CaptureGradients();
     ClipAndStep();
     stats.loss += loss.item<double>();
     correct += logits.detach().argmax(1).eq(target).sum().item<int64_t>();
+    labels += target.numel();
   }
   stats.loss /= stats.batches;
-  stats.accuracy = 100.0 * correct / (stats.batches * batch_size_);
+  stats.accuracy = 100.0 * correct / labels;
   return stats;
 }
 

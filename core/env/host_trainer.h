@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "core/env/digits.h"
+#include "core/env/task.h"
 #include "core/env/trainer_options.h"
 #include "core/host/growable_model.h"
 
@@ -25,18 +25,18 @@ namespace esper::env {
 // begins: an optimiser that was made for another set of parameters is rebuilt,
 // with the momentum of the tensors that stayed.
 //
-// The images of an epoch are a function of (seed, epoch) alone. No generator
-// is drawn from.
+// The samples of an epoch, and how they are augmented, are a function of (seed,
+// epoch) alone. No generator is drawn from.
 //
 // Thread safety: none.
 class HostTrainer {
  public:
-  // `model` and `images` must outlive the trainer. `batch_size` must be in
-  // [1, images]; options as EpisodeConfig::Validate demands.
-  HostTrainer(host::GrowableModel& model, const ImageSet& images,
-              int batch_size, uint64_t seed, const TrainerOptions& options);
+  // Trains on the task's training split; `model` and `task` must outlive the
+  // trainer. Batch size and options are as EpisodeConfig::Validate demands.
+  HostTrainer(host::GrowableModel& model, const Task& task, uint64_t seed,
+              const TrainerOptions& options);
 
-  // One pass over the images of `epoch` (1-based), in whole batches; the rest
+  // One pass over the samples of `epoch` (1-based), in whole batches; the rest
   // is dropped. Leaves the model in training mode, and the gradient readings of
   // the last measured batch pending in the slots.
   TrainingStats TrainEpoch(int epoch);
@@ -66,8 +66,7 @@ class HostTrainer {
   void ClipAndStep();
 
   host::GrowableModel& model_;
-  const ImageSet& images_;
-  const int batch_size_;
+  const Task& task_;
   const uint64_t seed_;
   const TrainerOptions options_;
 

@@ -2,41 +2,56 @@
 #define ESPER_CORE_ENV_TASK_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "core/env/digits.h"
+#include "core/env/dataset.h"
+#include "core/env/loss_reward.h"
+#include "core/env/trainer_options.h"
+#include "core/slot/topology.h"
+
+namespace esper::host {
+class Host;
+}  // namespace esper::host
 
 namespace esper::env {
+
+// How a task makes its hosts.
+struct HostFactory {
+  slot::Topology topology = slot::Topology::kCnn;
+  int64_t parameter_count = 0;  // Trainable, without seeds.
+  // Initial weights are a function of the seed alone.
+  std::function<absl::StatusOr<std::shared_ptr<host::Host>>(uint64_t seed)>
+      create;
+};
 
 // What an environment grows a network for: data, host and slots. Immutable
 // once loaded, and shared by all episodes of a process.
 struct Task {
   std::string name;  // "digits".
-  ImageSplits data;
-  int num_classes = 10;
 
-  // Host network: `blocks` convolution blocks, each followed by a 2x2 pool.
-  int in_channels = 1;
-  int base_channels = 8;
-  int blocks = 3;
-  bool channels_last = false;         // Memory format of images and features.
+  // Disjoint parts of the data.
+  std::shared_ptr<const Dataset> train;   // The host trains on it.
+  std::shared_ptr<const Dataset> reward;  // Held out; makes rewards.
+  // For reports only, never for reward or observation.
+  std::shared_ptr<const Dataset> test;
+  // Values of a label: classes of images, or characters of the vocabulary.
+  int64_t num_classes = 0;
+
+  HostFactory host;
   std::vector<std::string> slot_ids;  // In action order.
 
-  int batch_size = 64;  // Training images in one optimiser step.
+  int64_t batch_size = 64;  // Training samples in one optimiser step.
+  // Samples that are evaluated in one pass; 0 = all. Bounds memory.
+  int64_t eval_batch_size = 0;
+
+  // What episodes of this task start from, see EpisodeConfig::For.
+  TrainerOptions trainer;
+  LossRewardConfig loss_reward;
 };
-
-// Loads a task by name. `data_path` is the file that deploy/fetch_digits.py
-// wrote.
-// Errors: INVALID_ARGUMENT for an unknown name, listing the known ones; those
-// of LoadDigits.
-absl::StatusOr<std::shared_ptr<const Task>> LoadTask(
-    const std::string& name, const std::string& data_path);
-
-// Names that LoadTask knows, sorted.
-std::vector<std::string> TaskNames();
 
 }  // namespace esper::env
 #endif  // ESPER_CORE_ENV_TASK_H_

@@ -25,7 +25,7 @@ struct TrainerOptions {
   // Gradients are measured on every batch whose index this divides, so on the
   // first batch of every epoch at least. >= 1.
   int gradient_stride = 10;
-  // Images of one epoch and of one validation, the same for every number of
+  // Samples of one epoch and of one validation, the same for every number of
   // environments; 0 = all of the split.
   int64_t samples_per_epoch = 0;
   int64_t val_samples = 0;
@@ -34,7 +34,7 @@ struct TrainerOptions {
 // What one epoch of training came to.
 struct TrainingStats {
   double loss = 0;      // Nats, mean over batches.
-  double accuracy = 0;  // Percent of the images trained on.
+  double accuracy = 0;  // Percent of the labels trained on.
   int64_t batches = 0;
 };
 

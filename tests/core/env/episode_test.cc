@@ -2,7 +2,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/equal.h>
-#include <ATen/ops/zeros_like.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/env/image_dataset.h"
 #include "core/policy/observation.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -301,7 +302,10 @@ TEST(EpisodeTest, PaysAWaitTheSameWhicheverSlotItNames) {
 
 TEST(EpisodeTest, NeverLooksAtTheTestSplit) {
   auto task = std::make_shared<Task>(*DigitsTask());
-  task->data.test.images = at::zeros_like(task->data.test.images);
+  ImageSet images;
+  images.images = at::zeros({task->test->size(), 1, 8, 8});
+  images.labels = at::zeros({task->test->size()}, at::kLong);
+  task->test = std::make_shared<PlainImageDataset>(images);
   auto play = [](EpisodeConfig config) {
     auto episode = Start(std::move(config));
     Trace trace;

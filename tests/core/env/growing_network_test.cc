@@ -88,7 +88,7 @@ TEST(GrowingNetworkTest, StartsFromItsSeedAlone) {
   c->TrainEpoch(1);
   a->TrainEpoch(1);
   b->TrainEpoch(1);
-  const ImageSet& test = seven.task->data.test;
+  const Dataset& test = *seven.task->test;
   EXPECT_TRUE(AllEqual(State(*a), State(*b)));
   EXPECT_FALSE(AllEqual(State(*a), State(*c)));
   EXPECT_EQ(a->Accuracy(test), b->Accuracy(test));
@@ -120,7 +120,7 @@ TEST(GrowingNetworkTest, ValidationLeavesNoTrace) {
   network->TrainEpoch(1);
   const std::vector<at::Tensor> before = State(*network);
   const auto first = network->Validate();
-  network->AccuracyWithoutSeeds(config.task->data.test);
+  network->AccuracyWithoutSeeds(*config.task->test);
   const auto second = network->Validate();
   ASSERT_TRUE(first.ok() && second.ok());
   EXPECT_EQ(first->val_loss, second->val_loss);
@@ -133,13 +133,12 @@ TEST(GrowingNetworkTest, AccuracyWithoutSeedsIsThatOfTheBareHost) {
   auto network = Make(config);
   Plant(*network, 0, "conv_light", "seed0");
   GrowTo(*network, 0, SeedStage::kHolding, 1);
-  const ImageSet& test = config.task->data.test;
+  const Dataset& test = *config.task->test;
   const double without = network->AccuracyWithoutSeeds(test);
   const auto measured = network->Validate();
   ASSERT_TRUE(measured.ok());
   ASSERT_TRUE(measured->all_off_accuracy.has_value());
-  EXPECT_EQ(network->AccuracyWithoutSeeds(network->reward_images()),
-            *measured->all_off_accuracy);
+  EXPECT_EQ(network->RewardAccuracyWithoutSeeds(), *measured->all_off_accuracy);
   ASSERT_TRUE(network->lifecycle()
                   .Prune(network->slot(0), "policy_prune", "policy")
                   .ok());

@@ -12,7 +12,7 @@
 #include "core/env/episode.h"
 #include "core/env/episode_config.h"
 #include "core/env/episode_types.h"
-#include "core/env/task.h"
+#include "core/env/tasks.h"
 #include "core/policy/action_mask.h"
 #include "core/policy/actions.h"
 #include "gtest/gtest.h"

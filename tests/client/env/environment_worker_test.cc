@@ -11,6 +11,7 @@
 #include "client/listen.h"
 #include "client/tensor.h"
 #include "client/trainer/coordinator_service.h"
+#include "core/env/tasks.h"
 #include "tests/client/testing/fake_policy_server.h"
 
 namespace esper::client {

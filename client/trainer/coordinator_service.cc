@@ -85,6 +85,8 @@ grpc::Status CoordinatorService::ReportEpisode(
 
 absl::Status CoordinatorService::Accept(
     const v1::ReportEpisodeRequest& request) {
+  auto lease = scheduler_.Find(request.lease_id());
+  if (!lease.ok()) return Return(request);  // Which says what is wrong.
   absl::Status check =
       collector_.Check(request.summary(), request.trajectory());
   if (!check.ok()) {
@@ -98,8 +100,6 @@ absl::Status CoordinatorService::Accept(
     return absl::OkStatus();
   }
   if (!check.ok()) return check;
-  auto lease = scheduler_.Find(request.lease_id());
-  if (!lease.ok()) return lease.status();
   FinishedEpisode episode;
   episode.lease = *std::move(lease);
   episode.policy_version = collector_.policy_version();

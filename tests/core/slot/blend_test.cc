@@ -1,9 +1,7 @@
 #include "core/slot/blend.h"
 
-#include <ATen/ExpandUtils.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/full_like.h>
@@ -24,7 +22,6 @@
 
 #include "core/error.h"
 #include "gtest/gtest.h"
-#include "torch/library.h"
 
 namespace esper::slot {
 namespace {
@@ -325,40 +322,6 @@ TEST(SteForwardTest, WritesToNoInput) {
   BlendMultiply(host, seed, Alpha(0.5), host);
   EXPECT_EQ(host._version(), host_version);
   EXPECT_EQ(seed._version(), seed_version);
-}
-
-// The C++ library has no shape inference for these two operators (the second
-// is in clamp's backward); the Python package brings its own.
-Tensor WhereOnMeta(const Tensor& condition, const Tensor& a, const Tensor& b) {
-  const auto shape =
-      at::infer_size(at::infer_size(condition.sizes(), a.sizes()), b.sizes());
-  return at::empty(shape, a.dim() == 0 ? b.options() : a.options());
-}
-Tensor& LogicalAndOnMeta(const Tensor& a, const Tensor& b, Tensor& out) {
-  out.resize_(at::infer_size(a.sizes(), b.sizes()));
-  return out;
-}
-TORCH_LIBRARY_IMPL(aten, Meta, library) {
-  library.impl("where.self", WhereOnMeta);
-  library.impl("logical_and.out", LogicalAndOnMeta);
-}
-
-// A meta tensor has no data: reading any, on the host or not, throws.
-TEST(BlendTest, ReadsNoDataForwardOrBackward) {
-  const auto meta = at::TensorOptions().device(at::kMeta).dtype(at::kFloat);
-  for (const bool alpha_learns : {false, true}) {
-    const Tensor alpha = at::empty({}, meta).set_requires_grad(alpha_learns);
-    for (const auto& [name, blend] : Operators()) {
-      const Tensor host = at::empty(kCnnShape, meta).set_requires_grad(true);
-      const Tensor seed = at::empty(kCnnShape, meta).set_requires_grad(true);
-      blend(host, seed, alpha).sum().backward();
-      EXPECT_EQ(host.grad().sizes(), host.sizes()) << name;
-      EXPECT_EQ(seed.grad().sizes(), seed.sizes()) << name;
-      const Tensor ste_host = Leaf(host), ste_seed = Leaf(seed);
-      SteForward(ste_host, ste_seed).sum().backward();
-      EXPECT_EQ(ste_seed.grad().sizes(), seed.sizes());
-    }
-  }
 }
 
 TEST(BlendTest, RefusesWhatDoesNotFit) {

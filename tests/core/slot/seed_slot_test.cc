@@ -475,23 +475,5 @@ TEST(SeedSlotTest, AFrozenTrainingSeedIsNoticedAndCountsAsUnmeasured) {
             std::vector<std::string>{"gradient_health_not_measured"});
 }
 
-TEST(SeedSlotTest, TheGuardCanThrowInstead) {
-  SeedSlot::Options options;
-  options.channels = 4;
-  options.ste_guard = SteGuard::kThrow;
-  const auto slot = MakeSlot(options);
-  GrowTo(MakeLifecycle(), *slot, SeedStage::kTraining);
-  slot->forward(Leaf(Features()));
-  for (Tensor parameter : slot->SeedParameters()) {
-    parameter.set_requires_grad(false);
-  }
-  try {
-    slot->forward(Leaf(Features()));
-    FAIL();
-  } catch (const GradientContractError& error) {
-    EXPECT_EQ(error.reason(), "FROZEN_SEED");
-  }
-}
-
 }  // namespace
 }  // namespace esper::slot

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/slot/blueprint.h"
+#include "core/slot/recording.h"
 #include "core/slot/seed_slot.h"
 #include "core/slot/slot_lifecycle.h"
 
@@ -36,6 +37,18 @@ slot::GradientReading HealthyReading();
 // that does not work. HOLDING and later imply alpha 1.
 void GrowTo(const slot::SlotLifecycle& lifecycle, slot::SeedSlot& slot,
             slot::SeedStage stage, slot::GerminateRequest request = {});
+
+// While it lives, every thread's stream counts as capturing a graph.
+class ScopedCapture {
+ public:
+  ScopedCapture() {
+    slot::ExchangeCaptureProbe([] { return true; });
+  }
+  ~ScopedCapture() { slot::ExchangeCaptureProbe(nullptr); }
+
+  ScopedCapture(const ScopedCapture&) = delete;
+  ScopedCapture& operator=(const ScopedCapture&) = delete;
+};
 
 }  // namespace esper::testing
 #endif  // ESPER_TESTS_CORE_SLOT_TEST_SEEDS_H_

@@ -58,7 +58,7 @@ if [ -z "$data" ]; then
 fi
 
 if $resume && [ -z "$run_dir" ]; then
-  run_dir=$(ls -1d runs/*/ 2>/dev/null | sort | tail -n 1)
+  run_dir=$(ls -1td runs/*/ 2>/dev/null | head -n 1 || true)
   run_dir="${run_dir%/}"
   [ -n "$run_dir" ] || { echo "quickstart: no run to resume" >&2; exit 2; }
 fi
@@ -108,8 +108,11 @@ wait_for_port() {
 }
 
 rm -f "$run_dir"/*.port
+# A run that was killed before its first checkpoint starts from fresh weights.
 restore=()
-$resume && restore=(--restore=latest)
+if $resume && compgen -G "$run_dir/checkpoints/*/manifest.json" >/dev/null; then
+  restore=(--restore=latest)
+fi
 start server "$bin"/server/esper_server --address=127.0.0.1:0 \
   --port_file="$run_dir/server.port" --checkpoint_dir="$run_dir/checkpoints" \
   --reflection "${restore[@]}"
@@ -123,7 +126,7 @@ $resume && resume_flag=(--resume)
 setsid setpriv --pdeathsig TERM "$bin"/client/trainer/esper_trainer \
   --policy_address="127.0.0.1:$server_port" --address=127.0.0.1:0 \
   --port_file="$run_dir/trainer.port" --run_dir="$run_dir" \
-  --minutes="$minutes" --env_options='{"samples_per_epoch": 512}' --workers=2 \
+  --minutes="$minutes" --checkpoint_every=1 --env_options='{"samples_per_epoch": 512}' --workers=2 \
   "${resume_flag[@]}" "${trainer_flags[@]}" \
   2> >(tee -a "$run_dir/logs/trainer.log" >&2) &
 trainer=$!
@@ -144,11 +147,12 @@ pids=("$trainer" "${envs[@]}" "$server")
 status=0
 while kill -0 "$trainer" 2>/dev/null && ! $interrupted; do
   for pid in "$server" "${envs[@]}"; do
-    if ! kill -0 "$pid" 2>/dev/null; then
-      # Environments leave by themselves when the coordinator is done.
-      sleep 2
-      kill -0 "$trainer" 2>/dev/null || break 2
-      echo "quickstart: process $pid died, see $run_dir/logs" >&2
+    kill -0 "$pid" 2>/dev/null && continue
+    # Environments leave by themselves, with 0, when the coordinator is done.
+    code=0
+    wait "$pid" || code=$?
+    if [ "$code" -ne 0 ] && ! $interrupted; then
+      echo "quickstart: process $pid ended with $code, see $run_dir/logs" >&2
       status=1
       break 2
     fi

@@ -62,7 +62,7 @@ grpc::ServerUnaryReactor* AdminService::RestoreCheckpoint(
     if (!status.ok()) return status;
     status = learner_.PublishCurrent(learner);
     if (!status.ok()) return status;
-    learner_.lease().RaiseToken(checkpoint->info.lease_token);
+    learner_.lease().End(checkpoint->info.lease_token);
     spdlog::info("restored checkpoint {}, policy version {}",
                  checkpoint->info.name, learner.policy_version());
     response->set_name(checkpoint->info.name);
@@ -91,6 +91,8 @@ grpc::ServerUnaryReactor* AdminService::GetStatus(
     (*response->mutable_refusals())[reason] = count;
   }
   response->set_ratio_check_max(learner.ratio_check_max);
+  response->set_unpublished_steps(learner.unpublished_steps);
+  response->set_open_evaluations(gauges_.open_evaluations());
   response->set_learner_holder(learner_.lease().Holder());
   response->set_device(device_);
   for (const CheckpointInfo& info : checkpoints_.List()) {

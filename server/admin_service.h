@@ -1,7 +1,6 @@
 #ifndef ESPER_SERVER_ADMIN_SERVICE_H_
 #define ESPER_SERVER_ADMIN_SERVICE_H_
 
-#include <atomic>
 #include <functional>
 #include <string>
 
@@ -24,6 +23,7 @@ class AdminService final : public v1::PolicyAdmin::CallbackService {
     std::function<bool()> draining;
     std::function<int64_t()> open_episodes;
     std::function<int64_t()> queued_calls;
+    std::function<int64_t()> open_evaluations;
   };
 
   // All references must outlive this.

@@ -92,6 +92,7 @@ class EvaluateStream final
 
   // On the learner's thread: does what the request asks and fills the reply.
   absl::Status Handle(ppo::Learner& learner) {
+    if (context_->IsCancelled()) return absl::CancelledError("cancelled");
     switch (request_.payload_case()) {
       case v1::EvaluateActionsRequest::kEvaluate:
         return Evaluate(learner, request_.evaluate());
@@ -113,6 +114,7 @@ class EvaluateStream final
           absl::StrCat("evaluation_id ", id, " is not above ", last_id_, "."),
           "Number the evaluations of a stream upwards from 1.");
     }
+    DropExpired(learner.optimizer_steps());
     if (request.keep_graph() &&
         open_graphs() >= streams_.options_.max_open_evaluations) {
       return Refuse("BUDGET_EXCEEDED", "max_open_evaluations",
@@ -155,44 +157,58 @@ class EvaluateStream final
 
   absl::Status Accumulate(ppo::Learner& learner,
                           const v1::Cotangents& request) {
-    LearnerLease& lease = streams_.learner_.lease();
-    const v1::LearnerWrite& write = request.write();
-    auto begun = lease.Begin(write.lease_token(), write.sequence());
-    if (!begun.ok()) return begun.status();
-    if (begun->has_value()) {
-      response_.ParseFromString(**begun);
-      return absl::OkStatus();
-    }
+    return streams_.learner_.WriteNow(learner, request.write(), &response_,
+                                      [this, &request](ppo::Learner& owner) {
+                                        return AccumulateOnce(owner, request);
+                                      });
+  }
+
+  absl::Status AccumulateOnce(ppo::Learner& learner,
+                              const v1::Cotangents& request) {
     auto cotangents = DecodeCotangents(request);
     if (!cotangents.ok()) return cotangents.status();
+    const int64_t id = request.evaluation_id();
     ppo::OpenEvaluation* evaluation = nullptr;
     {
       absl::MutexLock lock(&mu_);
-      const auto it = graphs_.find(request.evaluation_id());
+      const auto it = graphs_.find(id);
       if (it != graphs_.end()) evaluation = it->second.get();
     }
     if (evaluation == nullptr) {
       return Refuse(
           "NOT_DIFFERENTIABLE", "evaluation_id",
-          absl::StrCat("Evaluation ", request.evaluation_id(),
+          absl::StrCat("Evaluation ", id,
                        " is not open in this stream: it was never made here, "
                        "was made without keep_graph, or was used."),
           "Evaluate again with keep_graph, and send cotangents once.");
     }
-    // A refusal leaves the evaluation open; success consumes it. Only this
-    // thread takes single graphs out, so the pointer stays good.
+    // Cotangents that are refused as they stand leave the evaluation open.
+    // Only this thread takes single graphs out, so the pointer stays good.
     auto norm = learner.AccumulateGradients(*evaluation, *cotangents);
+    if (!evaluation->differentiable() || IsExpired(norm.status())) Drop(id);
     if (!norm.ok()) return norm.status();
-    {
-      absl::MutexLock lock(&mu_);
-      graphs_.erase(request.evaluation_id());
-    }
     v1::GradientAccumulated* reply = response_.mutable_accumulated();
-    reply->set_evaluation_id(request.evaluation_id());
+    reply->set_evaluation_id(id);
     reply->set_gradient_norm(*norm);
-    lease.Finish(write.lease_token(), write.sequence(),
-                 response_.SerializeAsString());
     return absl::OkStatus();
+  }
+
+  static bool IsExpired(const absl::Status& status) {
+    const auto detail = DetailOf(status);
+    return detail.has_value() && detail->reason == "EVALUATION_EXPIRED";
+  }
+
+  void Drop(int64_t id) {
+    absl::MutexLock lock(&mu_);
+    graphs_.erase(id);
+  }
+
+  // Graphs of weights that have moved since can never be used.
+  void DropExpired(int64_t optimizer_steps) {
+    if (optimizer_steps == graphs_of_steps_) return;
+    graphs_of_steps_ = optimizer_steps;
+    absl::MutexLock lock(&mu_);
+    graphs_.clear();
   }
 
   void Reply(const absl::Status& status) {
@@ -232,7 +248,9 @@ class EvaluateStream final
   grpc::CallbackServerContext* const context_;
   v1::EvaluateActionsRequest request_;
   v1::EvaluateActionsResponse response_;
-  int64_t last_id_ = 0;  // Learner's thread only.
+  // Learner's thread only.
+  int64_t last_id_ = 0;
+  int64_t graphs_of_steps_ = 0;  // Optimiser steps when they were made.
 
   mutable absl::Mutex mu_;
   Graphs graphs_ ABSL_GUARDED_BY(mu_);

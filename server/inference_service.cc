@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "google/protobuf/duration.pb.h"
-#include "server/duration_message.h"
+#include "proto/codec/duration.h"
 #include "server/grpc_status.h"
 #include "server/inference_reply.h"
 #include "server/refusal.h"
@@ -148,7 +148,7 @@ grpc::ServerUnaryReactor* InferenceService::GetPolicy(
     limits->set_max_episodes(options_.max_episodes);
     limits->set_max_queued_calls(options_.max_queued_calls);
     limits->set_max_message_bytes(options_.max_message_bytes);
-    SetDuration(options_.episode_lease, limits->mutable_episode_lease());
+    codec::SetDuration(options_.episode_lease, limits->mutable_episode_lease());
     return absl::OkStatus();
   });
   FinishCall(reactor, context, counters_, status);
@@ -163,7 +163,7 @@ absl::Status InferenceService::Open(const v1::OpenEpisodesRequest& request,
   const auto ids = engine_.episodes().Open(*starts);
   if (!ids.ok()) return ids.status();
   for (const std::string& id : *ids) response->add_episode_ids(id);
-  SetDuration(options_.episode_lease, response->mutable_lease());
+  codec::SetDuration(options_.episode_lease, response->mutable_lease());
   policies_->FillHeader(response->mutable_header());
   return absl::OkStatus();
 }

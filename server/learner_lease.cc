@@ -66,11 +66,17 @@ absl::Status LearnerLease::Release(int64_t token) {
 }
 
 absl::StatusOr<std::optional<std::string>> LearnerLease::Begin(
-    int64_t token, int64_t sequence) {
+    int64_t token, int64_t sequence, const std::string& call) {
   absl::MutexLock lock(&mu_);
   if (absl::Status status = CheckToken(token); !status.ok()) return status;
   expiry_ = now_() + options_.duration;
   if (sequence == last_sequence_ && sequence > 0) {
+    if (call != last_call_) {
+      return Refuse("MALFORMED_REQUEST", "write.sequence",
+                    absl::StrCat("Sequence number ", sequence, " was used by ",
+                                 last_call_, "."),
+                    "Give every writing call a number of its own.");
+    }
     return std::optional<std::string>(last_answer_);
   }
   if (sequence != last_sequence_ + 1) {
@@ -83,10 +89,12 @@ absl::StatusOr<std::optional<std::string>> LearnerLease::Begin(
   return std::optional<std::string>();
 }
 
-void LearnerLease::Finish(int64_t token, int64_t sequence, std::string answer) {
+void LearnerLease::Finish(int64_t token, int64_t sequence,
+                          const std::string& call, std::string answer) {
   absl::MutexLock lock(&mu_);
-  if (token != token_) return;  // Taken over while it ran.
+  if (token != token_ || holder_.empty()) return;  // Ended while it ran.
   last_sequence_ = sequence;
+  last_call_ = call;
   last_answer_ = std::move(answer);
 }
 
@@ -100,8 +108,10 @@ int64_t LearnerLease::Token() const {
   return token_;
 }
 
-void LearnerLease::RaiseToken(int64_t at_least) {
+void LearnerLease::End(int64_t at_least) {
   absl::MutexLock lock(&mu_);
+  holder_.clear();
+  expiry_ = absl::InfinitePast();
   token_ = std::max(token_, at_least);
 }
 

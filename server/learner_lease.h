@@ -51,24 +51,28 @@ class LearnerLease {
   // Ends the lease. ABORTED with STALE_LEASE as above.
   absl::Status Release(int64_t token) ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Admits a write and renews the lease. Empty: the write is new, do it and
-  // call `Finish`. A string: it was done before, this was its answer.
-  // ABORTED with STALE_LEASE for another token; INVALID_ARGUMENT with
-  // MALFORMED_REQUEST for a number that is neither the last nor the next.
+  // Admits a write by the call of this name and renews the lease. Empty: the
+  // write is new, do it and call `Finish`. A string: it was done before, this
+  // was its answer. ABORTED with STALE_LEASE for another token;
+  // INVALID_ARGUMENT with MALFORMED_REQUEST for a number that is neither the
+  // last nor the next, or that another call has used.
   absl::StatusOr<std::optional<std::string>> Begin(int64_t token,
-                                                   int64_t sequence)
+                                                   int64_t sequence,
+                                                   const std::string& call)
       ABSL_LOCKS_EXCLUDED(mu_);
 
   // Stores the answer of a write that was done.
-  void Finish(int64_t token, int64_t sequence, std::string answer)
-      ABSL_LOCKS_EXCLUDED(mu_);
+  void Finish(int64_t token, int64_t sequence, const std::string& call,
+              std::string answer) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Holder of a lease that is alive, or empty.
   std::string Holder() const ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Highest token given so far; `RaiseToken` keeps it monotone over restarts.
+  // Highest token given so far.
   int64_t Token() const ABSL_LOCKS_EXCLUDED(mu_);
-  void RaiseToken(int64_t at_least) ABSL_LOCKS_EXCLUDED(mu_);
+  // Ends the lease, whoever holds it; later tokens are above `at_least` too,
+  // so that they rise over restarts of the server.
+  void End(int64_t at_least) ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
   absl::Status CheckToken(int64_t token) const
@@ -82,6 +86,7 @@ class LearnerLease {
   int64_t token_ ABSL_GUARDED_BY(mu_) = 0;
   absl::Time expiry_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
   int64_t last_sequence_ ABSL_GUARDED_BY(mu_) = 0;
+  std::string last_call_ ABSL_GUARDED_BY(mu_);
   std::string last_answer_ ABSL_GUARDED_BY(mu_);
 };
 

@@ -1,6 +1,5 @@
 #include "server/learner_thread.h"
 
-#include <optional>
 #include <utility>
 
 #include "server/grpc_status.h"
@@ -8,10 +7,9 @@
 namespace esper::server {
 
 LearnerThread::LearnerThread(std::unique_ptr<ppo::Learner> learner,
-                             PolicyStore& policies, ServerCounters& counters,
-                             const Options& options, Clock clock)
+                             PolicyStore& policies, const Options& options,
+                             Clock clock)
     : policies_(policies),
-      counters_(counters),
       lease_(options.lease, std::move(clock)),
       learner_(std::move(learner)),
       executor_(options.max_queued) {
@@ -25,6 +23,7 @@ absl::Status LearnerThread::Execute(const Work& work) {
   status_.policy_version = learner_->policy_version();
   status_.optimizer_steps = learner_->optimizer_steps();
   status_.transitions_trained = learner_->transitions_trained();
+  status_.unpublished_steps = learner_->unpublished_steps();
   return result;
 }
 
@@ -34,25 +33,32 @@ void LearnerThread::Run(Work work, Done done) {
   if (!submitted.ok()) done(submitted);
 }
 
+absl::Status LearnerThread::WriteNow(ppo::Learner& learner,
+                                     const v1::LearnerWrite& write,
+                                     google::protobuf::MessageLite* response,
+                                     const Work& work) {
+  const std::string call = response->GetTypeName();
+  auto begun = lease_.Begin(write.lease_token(), write.sequence(), call);
+  if (!begun.ok()) return begun.status();
+  if (begun->has_value()) {
+    return response->ParseFromString(**begun)
+               ? absl::OkStatus()
+               : absl::InternalError("the stored answer does not parse");
+  }
+  absl::Status status = work(learner);
+  if (status.ok()) {
+    lease_.Finish(write.lease_token(), write.sequence(), call,
+                  response->SerializeAsString());
+  }
+  return status;
+}
+
 void LearnerThread::Write(const v1::LearnerWrite& write,
                           google::protobuf::MessageLite* response, Work work,
                           Done done) {
-  const int64_t token = write.lease_token();
-  const int64_t sequence = write.sequence();
   Run(
-      [this, token, sequence, response,
-       work = std::move(work)](ppo::Learner& learner) -> absl::Status {
-        auto begun = lease_.Begin(token, sequence);
-        if (!begun.ok()) return begun.status();
-        if (begun->has_value()) {
-          response->ParseFromString(**begun);
-          return absl::OkStatus();
-        }
-        absl::Status status = work(learner);
-        if (status.ok()) {
-          lease_.Finish(token, sequence, response->SerializeAsString());
-        }
-        return status;
+      [this, write, response, work = std::move(work)](ppo::Learner& learner) {
+        return WriteNow(learner, write, response, work);
       },
       std::move(done));
 }
@@ -62,9 +68,7 @@ void LearnerThread::RunCleanup(std::function<void()> work) {
 }
 
 absl::Status LearnerThread::PublishCurrent(ppo::Learner& learner) {
-  absl::Status status = policies_.Publish(*learner.published());
-  if (status.ok()) ++counters_.publishes;
-  return status;
+  return policies_.Publish(*learner.published());
 }
 
 void LearnerThread::NoteRatioCheck(double max) {

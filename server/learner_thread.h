@@ -16,7 +16,6 @@
 #include "server/clock.h"
 #include "server/learner_lease.h"
 #include "server/policy_store.h"
-#include "server/server_counters.h"
 #include "server/training_executor.h"
 
 namespace esper::server {
@@ -28,6 +27,7 @@ struct LearnerStatus {
   int64_t transitions_trained = 0;
   // Largest ratio check of the last pass that made one; negative before.
   double ratio_check_max = -1;
+  int64_t unpublished_steps = 0;
 };
 
 // The learner, together with the one thread that may touch it, the lease that
@@ -43,10 +43,10 @@ class LearnerThread {
   using Work = std::function<absl::Status(ppo::Learner&)>;
   using Done = std::function<void(const absl::Status&)>;
 
-  // `policies` and `counters` must outlive this. The learner's published
-  // version must be in `policies` already.
+  // `policies` must outlive this, and hold the learner's published version
+  // already.
   LearnerThread(std::unique_ptr<ppo::Learner> learner, PolicyStore& policies,
-                ServerCounters& counters, const Options& options, Clock clock);
+                const Options& options, Clock clock);
 
   // Runs `work` on the learner's thread, then `done` with its status; what it
   // throws becomes a status. `done` is called exactly once, at once with
@@ -55,9 +55,15 @@ class LearnerThread {
 
   // Runs `work`, which fills `response`, as the write that `write` names: only
   // under the current lease, and once per sequence number. A repeated number
-  // fills `response` with the stored answer. Both must live until `done`.
+  // fills `response` with the stored answer. The response's type is the name of
+  // the call; it must live until `done`.
   void Write(const v1::LearnerWrite& write,
              google::protobuf::MessageLite* response, Work work, Done done);
+
+  // On the learner's thread only: the same, at once.
+  absl::Status WriteNow(ppo::Learner& learner, const v1::LearnerWrite& write,
+                        google::protobuf::MessageLite* response,
+                        const Work& work);
 
   // Frees what belongs to the learner's thread; never refused.
   void RunCleanup(std::function<void()> work);
@@ -80,7 +86,6 @@ class LearnerThread {
   absl::Status Execute(const Work& work) ABSL_LOCKS_EXCLUDED(mu_);
 
   PolicyStore& policies_;
-  ServerCounters& counters_;
   LearnerLease lease_;
   std::unique_ptr<ppo::Learner> learner_;  // Touched by `executor_` only.
 

@@ -112,10 +112,9 @@ absl::Status Server::CreateLearner() {
   if (!learner.ok()) return learner.status();
   const absl::Status published = policies_->Publish(*(*learner)->published());
   if (!published.ok()) return published;
-  learner_ = std::make_unique<LearnerThread>(*std::move(learner), *policies_,
-                                             counters_, options_.learner_thread,
-                                             options_.clock);
-  learner_->lease().RaiseToken(lease_token);
+  learner_ = std::make_unique<LearnerThread>(
+      *std::move(learner), *policies_, options_.learner_thread, options_.clock);
+  learner_->lease().End(lease_token);
   spdlog::info("policy version {} of specification {}", policies_->version(),
                policies_->spec_digest());
   return absl::OkStatus();
@@ -130,6 +129,7 @@ void Server::CreateServices(const std::string& device) {
   gauges.draining = [this] { return inference_->draining(); };
   gauges.open_episodes = [this] { return inference_->open_episodes(); };
   gauges.queued_calls = [this] { return inference_->queued_calls(); };
+  gauges.open_evaluations = [this] { return training_->open_evaluations(); };
   admin_ =
       std::make_unique<AdminService>(*learner_, checkpoints_, counters_,
                                      std::move(gauges), device, options_.clock);

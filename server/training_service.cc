@@ -3,8 +3,8 @@
 #include <chrono>
 #include <utility>
 
+#include "proto/codec/duration.h"
 #include "proto/codec/trajectory_codec.h"
-#include "server/duration_message.h"
 #include "server/grpc_status.h"
 #include "server/refusal.h"
 #include "server/training_messages.h"
@@ -47,6 +47,20 @@ grpc::ServerUnaryReactor* TrainingService::Answer(
   return reactor;
 }
 
+grpc::ServerUnaryReactor* TrainingService::AnswerAfter(
+    grpc::CallbackServerContext* context, LearnerThread::Work work) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  learner_.Run(
+      [context, work = std::move(work)](ppo::Learner& learner) {
+        absl::Status alive = CheckAlive(*context);
+        return alive.ok() ? work(learner) : alive;
+      },
+      [this, reactor, context](const absl::Status& status) {
+        FinishCall(reactor, context, &counters_, status);
+      });
+  return reactor;
+}
+
 grpc::ServerUnaryReactor* TrainingService::AnswerAfterWrite(
     grpc::CallbackServerContext* context, const v1::LearnerWrite& write,
     google::protobuf::MessageLite* response, LearnerThread::Work work) {
@@ -72,13 +86,19 @@ grpc::ServerUnaryReactor* TrainingService::AcquireLearner(
     v1::AcquireLearnerResponse* response) {
   absl::Status status = CheckDeadline(*context);
   if (!status.ok()) return Answer(context, status);
-  auto grant = learner_.lease().Acquire(request->holder());
-  if (!grant.ok()) return Answer(context, grant.status());
-  spdlog::info("learner lease {} taken by {}", grant->token, request->holder());
-  learner_.policies().FillHeader(response->mutable_header());
-  response->set_lease_token(grant->token);
-  SetDuration(grant->duration, response->mutable_lease());
-  return Answer(context, absl::OkStatus());
+  // On the learner's thread, so that no write of the holder before is running,
+  // and none of what it left is in the next one's gradient.
+  return AnswerAfter(context, [this, request, response](ppo::Learner& learner) {
+    auto grant = learner_.lease().Acquire(request->holder());
+    if (!grant.ok()) return grant.status();
+    learner.ClearGradients();
+    spdlog::info("learner lease {} taken by {}", grant->token,
+                 request->holder());
+    learner_.policies().FillHeader(response->mutable_header());
+    response->set_lease_token(grant->token);
+    codec::SetDuration(grant->duration, response->mutable_lease());
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerUnaryReactor* TrainingService::RenewLearner(
@@ -89,7 +109,7 @@ grpc::ServerUnaryReactor* TrainingService::RenewLearner(
   if (!status.ok()) return Answer(context, status);
   auto lease = learner_.lease().Renew(request->lease_token());
   if (!lease.ok()) return Answer(context, lease.status());
-  SetDuration(*lease, response->mutable_lease());
+  codec::SetDuration(*lease, response->mutable_lease());
   return Answer(context, absl::OkStatus());
 }
 
@@ -121,11 +141,7 @@ grpc::ServerUnaryReactor* TrainingService::ForwardBackward(
   }
   absl::Status status = CheckDeadline(*context);
   if (!status.ok()) return Answer(context, status);
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  learner_.Run(work, [this, reactor, context](const absl::Status& status) {
-    FinishCall(reactor, context, &counters_, status);
-  });
-  return reactor;
+  return AnswerAfter(context, work);
 }
 
 absl::Status TrainingService::DoForwardBackward(
@@ -181,10 +197,11 @@ absl::Status TrainingService::DoOptimStep(ppo::Learner& learner,
     }
   }
   response->set_optimizer_steps(learner.optimizer_steps());
-  if (request.publish()) {
+  if (request.publish() && learner.unpublished_steps() > 0) {
     learner.Publish();
     absl::Status published = learner_.PublishCurrent(learner);
     if (!published.ok()) return published;
+    ++counters_.publishes;
     response->set_published(true);
     spdlog::info("published policy version {}", learner.policy_version());
   }

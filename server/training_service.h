@@ -42,11 +42,16 @@ class TrainingService final : public v1::PolicyTraining::CallbackService {
                                       const v1::OptimStepRequest* request,
                                       v1::OptimStepResponse* response) override;
 
+  int64_t open_evaluations() const { return streams_.OpenEvaluations(); }
+
  private:
   // Answers a call that needs no learner.
   grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context,
                                    const absl::Status& status);
-  // Runs `work` as the write that `write` names and answers with its status.
+  // Runs `work` on the learner's thread and answers with its status.
+  grpc::ServerUnaryReactor* AnswerAfter(grpc::CallbackServerContext* context,
+                                        LearnerThread::Work work);
+  // The same, as the write that `write` names.
   grpc::ServerUnaryReactor* AnswerAfterWrite(
       grpc::CallbackServerContext* context, const v1::LearnerWrite& write,
       google::protobuf::MessageLite* response, LearnerThread::Work work);

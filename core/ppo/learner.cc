@@ -124,6 +124,9 @@ int64_t Learner::policy_version() const { return core_->counters.version; }
 int64_t Learner::optimizer_steps() const {
   return core_->counters.optimizer_steps;
 }
+int64_t Learner::unpublished_steps() const {
+  return core_->counters.steps_since_publish;
+}
 int64_t Learner::updates() const { return core_->counters.updates; }
 int64_t Learner::transitions_trained() const {
   return core_->counters.transitions;

@@ -49,7 +49,8 @@ struct ForwardBackwardReport {
   int64_t transitions = 0;  // Valid steps.
   int64_t episodes = 0;
   // Largest and mean |log-prob now - recorded| over the steps of the published
-  // version; absent if an optimiser step was taken since, or no step is of it.
+  // version; absent after an optimiser step (except in a first pass, which asks
+  // the published weights then), and if no step is of it.
   std::optional<double> ratio_check_max;
   std::optional<double> ratio_check_mean;
   bool ratio_alarm = false;  // ratio_check_max is above the alarm limit.
@@ -93,7 +94,8 @@ struct LearnerState {
 // layers of V and Q move against it (PopArt), so that V in reward units stays.
 //
 // Every call is all or nothing: on an error weights, optimiser, gradients,
-// statistics and counters are as before.
+// statistics and counters are as before, except that a gradient that is not
+// finite is dropped and counted.
 //
 // Thread safety: used from one training thread. Only `published()` may be
 // called from any thread.
@@ -158,6 +160,7 @@ class Learner {
   const LearnerConfig& config() const;
   int64_t policy_version() const;
   int64_t optimizer_steps() const;      // All, ever.
+  int64_t unpublished_steps() const;    // Since the last publish.
   int64_t updates() const;              // Finished, with a step in each.
   int64_t transitions_trained() const;  // Steps of first passes.
   bool has_gradient() const;

@@ -163,10 +163,9 @@ PreparedBatch LearnerCore::Prepare(
   return prepared;
 }
 
-void LearnerCore::SeedPass() {
+void LearnerCore::SeedDropout(uint64_t stream) {
   if (!config.predictor_dropout) return;
-  network->SeedDropout(
-      Mix(config.dropout_seed ^ Mix(static_cast<uint64_t>(counters.passes))));
+  network->SeedDropout(Mix(config.dropout_seed ^ Mix(stream)));
 }
 
 const policy::RecurrentPolicy& LearnerCore::Anchor() {

@@ -99,8 +99,8 @@ class LearnerCore {
   friend class PassRunner;
 
   PreparedBatch Prepare(absl::Span<const Trajectory> trajectories) const;
-  // Training mode and dropout of the next pass.
-  void SeedPass();
+  // Dropout from here on is a function of this number.
+  void SeedDropout(uint64_t stream);
   // The network of the published weights.
   const policy::RecurrentPolicy& Anchor();
   std::shared_ptr<const policy::BehaviourOrigin> RecordedOrigin() const;
@@ -120,6 +120,7 @@ class LearnerCore {
 
   std::shared_ptr<policy::RecurrentPolicy> anchor_;  // Made when needed.
   int64_t anchor_version_ = 0;
+  uint64_t evaluations_ = 0;  // With a graph, since this object began.
 };
 
 // Throws esper::Error with this reason, whose code the design fixes.

@@ -114,10 +114,10 @@ std::unique_ptr<OpenEvaluation> LearnerCore::Evaluate(
     fill(policy::EvaluateReference(*network, prepared.inputs));
     return kept;
   }
-  SeedPass();
+  // A stream of its own: whoever evaluates does not change what training draws.
+  SeedDropout(~evaluations_++);
   kept->graph = policy::EvaluateActions(*network, prepared.inputs);
   kept->open = true;
-  counters.passes += 1;
   fill(kept->graph);
   return kept;
 }

@@ -136,7 +136,7 @@ class PassRunner {
         now.log_probs.CopyTo(log_probs_);
         inputs_ = BindInputs(now, before, batch(), use);
       } else {
-        learner_.SeedPass();
+        learner_.SeedDropout(static_cast<uint64_t>(learner_.counters.passes));
         now_ = policy::EvaluateActions(*learner_.network, prepared_.inputs);
         log_probs_ = now_.log_probs.tensor().detach();
         inputs_ = BindInputs(now_, before, batch(), use);
@@ -175,7 +175,16 @@ class PassRunner {
   }
 
   void CheckRatios() {
-    if (learner_.counters.steps_since_publish > 0) return;
+    at::Tensor now = log_probs_;
+    if (learner_.counters.steps_since_publish > 0) {
+      // Later passes of an update have moved on by design. A first pass on
+      // moved weights means that an update was left unfinished: the published
+      // weights are the ones that acted.
+      if (!options_.update_statistics) return;
+      now = at::zeros_like(batch().behaviour_log_probs);
+      policy::EvaluateReference(learner_.Anchor(), prepared_.inputs)
+          .log_probs.CopyTo(now);
+    }
     // Up to the first step of another version: behind it the recurrent state
     // was made by other weights, and differs rightly.
     const at::Tensor current =
@@ -183,7 +192,7 @@ class PassRunner {
     const at::Tensor counted = batch().valid.logical_and(
         current.to(at::kLong).cumprod(1).to(at::kBool));
     const LogProbDifference difference =
-        CompareLogProbs(log_probs_, batch().behaviour_log_probs, counted);
+        CompareLogProbs(now, batch().behaviour_log_probs, counted);
     if (difference.steps == 0) return;
     report_.ratio_check_max = difference.max;
     report_.ratio_check_mean = difference.mean;

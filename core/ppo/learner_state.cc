@@ -58,16 +58,6 @@ json ConfigJson(const LearnerConfig& config) {
   throw Error(CodeOfReason(detail.reason), detail, message);
 }
 
-absl::Status Unreadable(const std::string& why) {
-  ErrorDetail detail;
-  detail.reason = "CORRUPT_CHECKPOINT";
-  detail.field = "json";
-  detail.hint = "Restore another checkpoint.";
-  return MakeStatus(
-      CodeOfReason(detail.reason), detail,
-      absl::StrCat("The learner state does not parse: ", why, "."));
-}
-
 void ThrowIfError(const absl::Status& status) {
   if (!status.ok()) Corrupt("", std::string(status.message()));
 }

@@ -175,7 +175,9 @@ absl::StatusOr<ppo::Trajectory> DecodeTrajectory(const v1::Trajectory& message,
   const bool truncated = message.end_kind() == v1::END_KIND_TRUNCATED;
   result.end =
       truncated ? ppo::EpisodeEnd::kTruncated : ppo::EpisodeEnd::kTerminated;
-  result.bootstrap_value = message.bootstrap_value();
+  if (message.has_bootstrap_value()) {
+    result.bootstrap_value = message.bootstrap_value();
+  }
   return result;
 }
 

@@ -37,7 +37,7 @@ TEST_F(LearnerLeaseTest, AnotherHolderWaitsUntilItExpires) {
               Refused(absl::StatusCode::kAborted, "STALE_LEASE"));
   now_ += absl::Seconds(2);
   EXPECT_GT(Acquire("b"), first);
-  EXPECT_THAT(lease_.Begin(first, 1),
+  EXPECT_THAT(lease_.Begin(first, 1, "Step"),
               Refused(absl::StatusCode::kAborted, "STALE_LEASE"));
   EXPECT_THAT(lease_.Renew(first),
               Refused(absl::StatusCode::kAborted, "STALE_LEASE"));
@@ -47,37 +47,37 @@ TEST_F(LearnerLeaseTest, ReleaseFreesItAtOnce) {
   const int64_t first = Acquire("a");
   EXPECT_OK(lease_.Release(first));
   EXPECT_EQ(lease_.Holder(), "");
-  EXPECT_THAT(lease_.Begin(first, 1),
+  EXPECT_THAT(lease_.Begin(first, 1, "Step"),
               Refused(absl::StatusCode::kAborted, "STALE_LEASE"));
   Acquire("b");
 }
 
 TEST_F(LearnerLeaseTest, ARepeatedNumberGetsTheStoredAnswer) {
   const int64_t token = Acquire("a");
-  auto begun = lease_.Begin(token, 1);
+  auto begun = lease_.Begin(token, 1, "Step");
   ASSERT_OK(begun);
   EXPECT_FALSE(begun->has_value());
-  lease_.Finish(token, 1, "answer");
-  begun = lease_.Begin(token, 1);
+  lease_.Finish(token, 1, "Step", "answer");
+  begun = lease_.Begin(token, 1, "Step");
   ASSERT_OK(begun);
   EXPECT_EQ(*begun, "answer");
 }
 
 TEST_F(LearnerLeaseTest, ARefusedWriteDoesNotUseUpItsNumber) {
   const int64_t token = Acquire("a");
-  ASSERT_OK(lease_.Begin(token, 1));  // Refused later: no Finish.
-  auto again = lease_.Begin(token, 1);
+  ASSERT_OK(lease_.Begin(token, 1, "Step"));  // Refused later: no Finish.
+  auto again = lease_.Begin(token, 1, "Step");
   ASSERT_OK(again);
   EXPECT_FALSE(again->has_value());
 }
 
 TEST_F(LearnerLeaseTest, GapsAndOldNumbersAreRefused) {
   const int64_t token = Acquire("a");
-  lease_.Finish(token, 1, "one");
-  lease_.Finish(token, 2, "two");
+  lease_.Finish(token, 1, "Step", "one");
+  lease_.Finish(token, 2, "Step", "two");
   for (int64_t sequence : {-1, 0, 1, 4}) {
     EXPECT_THAT(
-        lease_.Begin(token, sequence),
+        lease_.Begin(token, sequence, "Step"),
         Refused(absl::StatusCode::kInvalidArgument, "MALFORMED_REQUEST"))
         << sequence;
   }
@@ -86,16 +86,34 @@ TEST_F(LearnerLeaseTest, GapsAndOldNumbersAreRefused) {
 TEST_F(LearnerLeaseTest, AnswersDoNotOutliveTheirToken) {
   const int64_t first = Acquire("a");
   const int64_t second = Acquire("a");
-  lease_.Finish(first, 1, "late");
-  auto begun = lease_.Begin(second, 1);
+  lease_.Finish(first, 1, "Step", "late");
+  auto begun = lease_.Begin(second, 1, "Step");
   ASSERT_OK(begun);
   EXPECT_FALSE(begun->has_value());
 }
 
-TEST_F(LearnerLeaseTest, RaisedTokensStayMonotone) {
-  lease_.RaiseToken(41);
+TEST_F(LearnerLeaseTest, ANumberBelongsToTheCallThatUsedIt) {
+  const int64_t token = Acquire("a");
+  lease_.Finish(token, 1, "Step", "answer");
+  EXPECT_THAT(lease_.Begin(token, 1, "Evaluate"),
+              Refused(absl::StatusCode::kInvalidArgument, "MALFORMED_REQUEST"));
+}
+
+TEST_F(LearnerLeaseTest, AnEndedLeaseCanNeitherWriteNorRenew) {
+  const int64_t token = Acquire("a");
+  lease_.End(token);
+  EXPECT_EQ(lease_.Holder(), "");
+  EXPECT_THAT(lease_.Begin(token, 1, "Step"),
+              Refused(absl::StatusCode::kAborted, "STALE_LEASE"));
+  EXPECT_THAT(lease_.Renew(token),
+              Refused(absl::StatusCode::kAborted, "STALE_LEASE"));
+  EXPECT_GT(Acquire("b"), token);
+}
+
+TEST_F(LearnerLeaseTest, TokensStayMonotone) {
+  lease_.End(41);
   EXPECT_EQ(Acquire("a"), 42);
-  lease_.RaiseToken(7);
+  lease_.End(7);
   EXPECT_EQ(Acquire("a"), 43);
 }
 

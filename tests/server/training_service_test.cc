@@ -196,6 +196,51 @@ TEST_F(TrainingServiceTest, ARepeatedNumberGetsTheSameAnswerAndStepsOnce) {
   EXPECT_EQ(Status().header().policy_version(), 2);
 }
 
+TEST_F(TrainingServiceTest, ANumberThatAnotherCallUsedIsRefused) {
+  ASSERT_OK(ForwardBackward(Ppo(Act(1))));
+  --sequence_;  // The number of the pass, for a step.
+  EXPECT_THAT(OptimStep(true),
+              Refused(Code::kInvalidArgument, "MALFORMED_REQUEST"));
+  EXPECT_EQ(Status().optimizer_steps(), 0);
+}
+
+TEST_F(TrainingServiceTest, APublishWithoutAStepMakesNoVersion) {
+  EXPECT_OK(OptimStep(true));
+  EXPECT_EQ(Status().header().policy_version(), 1);
+  EXPECT_EQ(Status().publishes(), 0);
+  // Steps taken before are published without a gradient of their own.
+  ASSERT_OK(ForwardBackward(Ppo(Act(1))));
+  ASSERT_OK(OptimStep(false));
+  EXPECT_EQ(Status().unpublished_steps(), 1);
+  auto published = OptimStep(true);
+  ASSERT_OK(published);
+  EXPECT_TRUE(published->published());
+  EXPECT_EQ(published->header().policy_version(), 2);
+  EXPECT_EQ(Status().unpublished_steps(), 0);
+}
+
+TEST_F(TrainingServiceTest, ASuccessorInheritsNoGradientAndChecksRatios) {
+  // The first learner dies between two steps, with a gradient accumulated.
+  ASSERT_OK(ForwardBackward(Ppo(Act(1))));
+  ASSERT_OK(OptimStep(false));
+  auto second_pass = Ppo(Act(2));
+  second_pass.set_first_pass(false);
+  ASSERT_OK(ForwardBackward(second_pass));
+
+  auto lease = Acquire("test");
+  ASSERT_OK(lease);
+  token_ = lease->lease_token();
+  sequence_ = 0;
+  EXPECT_THAT(OptimStep(false),
+              Refused(Code::kFailedPrecondition, "NOT_DIFFERENTIABLE"));
+  --sequence_;
+  // Version 1 still acts; its behaviour is checked against its own weights.
+  auto pass = ForwardBackward(Ppo(Act(3)));
+  ASSERT_OK(pass);
+  ASSERT_TRUE(pass->has_ratio_check_max());
+  EXPECT_LE(pass->ratio_check_max(), 1e-4);
+}
+
 TEST_F(TrainingServiceTest, OnlyTheLeaseHolderWrites) {
   EXPECT_THAT(Acquire("other"), Refused(Code::kAborted, "STALE_LEASE"));
   auto request = Ppo(Act(1));
@@ -274,6 +319,23 @@ TEST_F(TrainingServiceTest, BadUploadsAreRefusedAndLeaveNoTrace) {
   ExpectRefused(
       bad([](T t) { (*t->mutable_actions()->mutable_data())[7] = 17; }),
       Code::kInvalidArgument, "INVALID_ACTION");
+  // A truncated episode says what its future is worth.
+  {
+    v1::TrajectoryBatch batch = good;
+    ASSERT_EQ(batch.trajectories(0).end_kind(), v1::END_KIND_TRUNCATED);
+    batch.mutable_trajectories(0)->clear_bootstrap_value();
+    ExpectRefused(batch, Code::kInvalidArgument, "MALFORMED_REQUEST");
+    batch.mutable_trajectories(0)->set_bootstrap_value(nan);
+    ExpectRefused(batch, Code::kInvalidArgument, "NONFINITE_INPUT");
+  }
+  ExpectRefused(bad([nan](T t) {
+                  SetFloat(t->mutable_behaviour()->mutable_values(), 1, nan);
+                }),
+                Code::kInvalidArgument, "NONFINITE_INPUT");
+  // A blueprint that does not exist.
+  ExpectRefused(
+      bad([](T t) { (*t->mutable_categorical()->mutable_data())[0] = 99; }),
+      Code::kInvalidArgument, "BAD_BLUEPRINT_INDEX");
   // Every mask bit off: no operation is allowed.
   ExpectRefused(bad([](T t) {
                   std::string* bits = t->mutable_action_masks()->mutable_data();
@@ -461,6 +523,19 @@ TEST_F(EvaluateActionsTest, MisuseIsARefusalAndTheStreamLives) {
   ASSERT_TRUE(Exchange(SumOfLogProbs(1, log_probs)).has_accumulated());
 }
 
+TEST_F(EvaluateActionsTest, CotangentsThatAreNotFiniteAreRefused) {
+  const v1::TrajectoryBatch batch = Act(1);
+  Open();
+  const v1::Tensor log_probs =
+      Evaluate(1, batch).evaluation().numbers().log_probs();
+  auto request = SumOfLogProbs(1, log_probs);
+  SetFloat(request.mutable_cotangents()->mutable_log_probs(), 3,
+           std::numeric_limits<float>::infinity());
+  ExpectRefusal(Exchange(request), "NONFINITE_INPUT");
+  --sequence_;
+  ASSERT_TRUE(Exchange(SumOfLogProbs(1, log_probs)).has_accumulated());
+}
+
 TEST_F(EvaluateActionsTest, AnEvaluationOfAnotherStreamIsNotDifferentiable) {
   const v1::TrajectoryBatch batch = Act(1);
   Open();
@@ -480,6 +555,14 @@ TEST_F(EvaluateActionsTest, WeightsThatMovedExpireAnEvaluation) {
   ASSERT_OK(ForwardBackward(Ppo(batch)));
   ASSERT_OK(OptimStep(false));
   ExpectRefusal(Exchange(SumOfLogProbs(1, log_probs)), "EVALUATION_EXPIRED");
+  --sequence_;
+  EXPECT_EQ(Status().open_evaluations(), 0);
+  // Dead graphs do not eat up the budget of two.
+  for (int id = 2; id < 6; ++id) {
+    ASSERT_TRUE(Evaluate(id, batch).has_evaluation()) << id;
+    ASSERT_OK(ForwardBackward(Ppo(batch)));
+    ASSERT_OK(OptimStep(false));
+  }
 }
 
 TEST_F(EvaluateActionsTest, AnIdleGraphEndsTheStream) {
@@ -519,6 +602,13 @@ TEST_F(TrainingServiceTest, ACheckpointBringsBackWeightsAndVersion) {
 
   auto restored = Restore("v2-s1");
   ASSERT_OK(restored);
+  // Whoever held the lease is overruled, and must take it again.
+  EXPECT_THAT(OptimStep(true), Refused(Code::kAborted, "STALE_LEASE"));
+  auto lease = Acquire("test");
+  ASSERT_OK(lease);
+  EXPECT_GT(lease->lease_token(), token_);
+  token_ = lease->lease_token();
+  sequence_ = 0;
   EXPECT_EQ(restored->optimizer_steps(), 1);
   EXPECT_EQ(restored->header().policy_version(), 2);
   // What version 2 did is the policy's behaviour again, to rounding.
@@ -540,6 +630,8 @@ TEST_F(TrainingServiceTest, ANewServerStartsFromTheLatestCheckpoint) {
   auto second = Server::Create(options);
   ASSERT_OK(second);
   EXPECT_EQ((*second)->policies().version(), 2);
+
+  EXPECT_GE((*second)->learner().lease().Token(), token_);
 
   // Another policy's checkpoint is refused.
   policy::NetworkGrowingOptions other;
@@ -563,6 +655,25 @@ TEST_F(TrainingServiceTest, BadCheckpointsAreRefusedAndChangeNothing) {
   EXPECT_THAT(Restore("whole"), Refused(Code::kDataLoss, "CORRUPT_CHECKPOINT"));
   EXPECT_EQ(Status().header().policy_version(), 2);
   EXPECT_OK(ForwardBackward(Ppo(Act(2))));
+}
+
+TEST_F(TrainingServiceTest, WithoutAFolderCheckpointsAreRefused) {
+  ServerOptions options;
+  options.address = "";
+  options.spec = esper::testing::SmallSpec();
+  auto server = Server::Create(options);
+  ASSERT_OK(server);
+  auto admin = v1::PolicyAdmin::NewStub((*server)->InProcessChannel());
+  EXPECT_THAT(Call(*admin, &v1::PolicyAdmin::Stub::SaveCheckpoint,
+                   v1::SaveCheckpointRequest()),
+              Refused(Code::kFailedPrecondition, "NO_CHECKPOINT_FOLDER"));
+}
+
+TEST_F(TrainingServiceTest, ADrainingServerRefusesTraining) {
+  auto request = Ppo(Act(1));
+  server_->learner().Drain();
+  EXPECT_THAT(ForwardBackward(request),
+              Refused(Code::kUnavailable, "DRAINING"));
 }
 
 TEST_F(TrainingServiceTest, StatusTellsWhatWasDone) {

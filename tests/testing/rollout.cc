@@ -47,7 +47,7 @@ struct Recording {
   std::vector<int64_t> versions;
 
   v1::Trajectory ToMessage(const policy::PolicySpec& spec,
-                           const std::string& key, float bootstrap) const {
+                           const std::string& key) const {
     const int64_t steps = static_cast<int64_t>(rewards.size());
     const int64_t heads = spec.num_heads();
     auto columns = [steps](const auto& rows) {
@@ -73,7 +73,6 @@ struct Recording {
     *message.mutable_effective_choices() =
         client::PackTensor(effective, {steps});
     *message.mutable_forced() = client::PackBools(forced, {steps});
-    message.set_bootstrap_value(bootstrap);
     return message;
   }
 };
@@ -157,9 +156,11 @@ v1::TrajectoryBatch ActEpisodes(const std::shared_ptr<grpc::Channel>& channel,
   v1::TrajectoryBatch batch;
   for (int i = 0; i < episodes; ++i) {
     v1::Trajectory* message = batch.add_trajectories();
-    *message = recordings[i].ToMessage(spec, starts[i].environment_key,
-                                       closed[i].bootstrap_value);
+    *message = recordings[i].ToMessage(spec, starts[i].environment_key);
     message->set_end_kind(closes[i].end_kind);
+    if (closes[i].final_input) {
+      message->set_bootstrap_value(closed[i].bootstrap_value);
+    }
   }
   return batch;
 }

@@ -1,12 +1,12 @@
-#ifndef ESPER_SERVER_DURATION_MESSAGE_H_
-#define ESPER_SERVER_DURATION_MESSAGE_H_
+#ifndef ESPER_PROTO_CODEC_DURATION_H_
+#define ESPER_PROTO_CODEC_DURATION_H_
 
 #include <cstdint>
 
 #include "absl/time/time.h"
 #include "google/protobuf/duration.pb.h"
 
-namespace esper::server {
+namespace esper::codec {
 
 // Writes a finite duration into a message.
 inline void SetDuration(absl::Duration from, google::protobuf::Duration* to) {
@@ -14,5 +14,5 @@ inline void SetDuration(absl::Duration from, google::protobuf::Duration* to) {
   to->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(from)));
 }
 
-}  // namespace esper::server
-#endif  // ESPER_SERVER_DURATION_MESSAGE_H_
+}  // namespace esper::codec
+#endif  // ESPER_PROTO_CODEC_DURATION_H_

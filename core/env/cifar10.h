@@ -15,7 +15,7 @@ namespace esper::env {
 //
 // The format has no count, so a file that breaks off between two records looks
 // whole. Therefore the training files must be equally long; and a warning is
-// logged if a file has not the published 10000 records, or one is missing.
+// logged if there are not the published 50000 and 10000 images.
 //
 // Errors: NOT_FOUND naming the file; DATA_LOSS naming file and byte for a file
 // that is empty, breaks off, is shorter or longer than data_batch_1, or has a

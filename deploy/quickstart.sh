@@ -126,7 +126,7 @@ $resume && resume_flag=(--resume)
 setsid setpriv --pdeathsig TERM "$bin"/client/trainer/esper_trainer \
   --policy_address="127.0.0.1:$server_port" --address=127.0.0.1:0 \
   --port_file="$run_dir/trainer.port" --run_dir="$run_dir" \
-  --minutes="$minutes" --checkpoint_every=1 --env_options='{"samples_per_epoch": 512}' --workers=2 \
+  --minutes="$minutes" --checkpoint_every=3 --env_options='{"samples_per_epoch": 512}' --workers=2 \
   "${resume_flag[@]}" "${trainer_flags[@]}" \
   2> >(tee -a "$run_dir/logs/trainer.log" >&2) &
 trainer=$!

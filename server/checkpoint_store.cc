@@ -134,6 +134,7 @@ json ToManifest(const Checkpoint& checkpoint) {
           {"spec_digest", info.spec_digest},
           {"lease_token", info.lease_token},
           {"saved_at_nanos", info.saved_at_nanos},
+          {"automatic", info.automatic},
           {"files", files}};
 }
 
@@ -153,8 +154,9 @@ absl::StatusOr<json> ReadManifest(const fs::path& folder) {
   if (manifest["format"] != kFormat) {
     return Corrupt(kManifest, "has an unknown format");
   }
-  if (!manifest["spec_digest"].is_string() || !manifest["files"].is_object()) {
-    return Corrupt(kManifest, "lacks spec_digest or files");
+  if (!manifest["spec_digest"].is_string() ||
+      !manifest["automatic"].is_boolean() || !manifest["files"].is_object()) {
+    return Corrupt(kManifest, "lacks spec_digest, automatic or files");
   }
   for (const auto& [file, entry] : manifest["files"].items()) {
     if (!CheckName(file).ok() || !entry.is_object() ||
@@ -173,6 +175,7 @@ CheckpointInfo InfoOf(const std::string& name, const json& manifest) {
   info.spec_digest = manifest["spec_digest"];
   info.lease_token = manifest["lease_token"];
   info.saved_at_nanos = manifest["saved_at_nanos"];
+  info.automatic = manifest["automatic"];
   for (const auto& [file, entry] : manifest["files"].items()) {
     info.size_bytes += entry["size"].get<int64_t>();
   }
@@ -181,7 +184,8 @@ CheckpointInfo InfoOf(const std::string& name, const json& manifest) {
 
 }  // namespace
 
-CheckpointStore::CheckpointStore(std::string root) : root_(std::move(root)) {}
+CheckpointStore::CheckpointStore(std::string root, int keep_automatic)
+    : root_(std::move(root)), keep_automatic_(keep_automatic) {}
 
 absl::Status CheckpointStore::CheckConfigured() const {
   if (!root_.empty()) return absl::OkStatus();
@@ -224,7 +228,21 @@ absl::StatusOr<CheckpointInfo> CheckpointStore::Save(Checkpoint checkpoint) {
   if (status.ok()) status = FlushFolder(root);
   fs::remove_all(aside, error);
   if (!status.ok()) return status;
+  RemoveOldAutomatic();
   return checkpoint.info;
+}
+
+void CheckpointStore::RemoveOldAutomatic() {
+  std::vector<CheckpointInfo> automatic = List();
+  automatic.erase(std::remove_if(automatic.begin(), automatic.end(),
+                                 [](const CheckpointInfo& info) {
+                                   return !info.automatic;
+                                 }),
+                  automatic.end());
+  std::error_code ignored;  // What cannot be removed now is tried again later.
+  for (size_t i = 0; i + keep_automatic_ < automatic.size(); ++i) {
+    fs::remove_all(fs::path(root_) / automatic[i].name, ignored);
+  }
 }
 
 absl::StatusOr<Checkpoint> CheckpointStore::Load(

@@ -20,6 +20,9 @@ struct CheckpointInfo {
   int64_t lease_token = 0;     // Highest learner token given when it was made.
   int64_t saved_at_nanos = 0;  // Unix time.
   int64_t size_bytes = 0;      // Of all files.
+  // The name was not chosen by a caller: removed when newer ones of its kind
+  // have come.
+  bool automatic = false;
 };
 
 struct Checkpoint {
@@ -37,8 +40,9 @@ struct Checkpoint {
 class CheckpointStore {
  public:
   // `root` is created when the first checkpoint is saved. Empty: every call is
-  // refused with FAILED_PRECONDITION.
-  explicit CheckpointStore(std::string root);
+  // refused with FAILED_PRECONDITION. The newest `keep_automatic` (>= 1)
+  // automatic checkpoints are kept, and all that were named.
+  explicit CheckpointStore(std::string root, int keep_automatic = 5);
 
   // Writes a checkpoint; one of the same name is replaced. Fills in
   // `saved_at_nanos` and `size_bytes` and returns the info.
@@ -58,8 +62,10 @@ class CheckpointStore {
 
  private:
   absl::Status CheckConfigured() const;
+  void RemoveOldAutomatic();
 
   const std::string root_;
+  const int keep_automatic_;
 };
 
 }  // namespace esper::server

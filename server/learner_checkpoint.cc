@@ -39,6 +39,7 @@ absl::StatusOr<Checkpoint> ToCheckpoint(const ppo::Learner& learner,
   info.policy_version = learner.policy_version();
   info.optimizer_steps = learner.optimizer_steps();
   info.spec_digest = learner.spec().Digest();
+  info.automatic = name.empty();
   info.name = !name.empty() ? name
                             : absl::StrCat("v", info.policy_version, "-s",
                                            info.optimizer_steps);

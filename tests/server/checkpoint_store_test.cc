@@ -58,6 +58,19 @@ TEST_F(CheckpointStoreTest, TheNewestIsLatestAndTheSameNameIsReplaced) {
   EXPECT_EQ(store_.List()[0].name, "a");
 }
 
+TEST_F(CheckpointStoreTest, OldAutomaticOnesMakeRoomAndNamedOnesStay) {
+  CheckpointStore store(root_.string(), /*keep_automatic=*/2);
+  ASSERT_OK(store.Save(Make("named", "0")));
+  for (const char* name : {"v1", "v2", "v3"}) {
+    Checkpoint checkpoint = Make(name, "1");
+    checkpoint.info.automatic = true;
+    ASSERT_OK(store.Save(checkpoint));
+  }
+  std::vector<std::string> names;
+  for (const CheckpointInfo& info : store.List()) names.push_back(info.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"named", "v2", "v3"}));
+}
+
 TEST_F(CheckpointStoreTest, AnInterruptedSaveLeavesNothingToLoad) {
   ASSERT_OK(store_.Save(Make("good", "1")));
   fs::create_directories(root_ / ".half.tmp");

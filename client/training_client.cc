@@ -104,7 +104,7 @@ absl::StatusOr<Response> TrainingClient::Write(
 
 absl::StatusOr<v1::ForwardBackwardResponse> TrainingClient::ForwardBackward(
     v1::ForwardBackwardRequest& request) {
-  if (request.totals_only()) {
+  if (request.totals_only() && !request.first_pass()) {
     return CallUnary(retry_, "ForwardBackward", *stub_, &Stub::ForwardBackward,
                      request);
   }

@@ -43,7 +43,8 @@ class TrainingClient {
   // Does nothing without a lease.
   absl::Status ReleaseLearner() ABSL_LOCKS_EXCLUDED(write_mu_, mu_);
 
-  // Fills in `write` unless the request asks for totals only.
+  // Fills in `write`, unless the request asks for totals only and is not the
+  // first pass, which feeds the statistics.
   absl::StatusOr<v1::ForwardBackwardResponse> ForwardBackward(
       v1::ForwardBackwardRequest& request) ABSL_LOCKS_EXCLUDED(write_mu_, mu_);
   absl::StatusOr<v1::OptimStepResponse> OptimStep(v1::OptimStepRequest request)

@@ -87,6 +87,19 @@ TEST_F(TrainingClientTest, DropsTheLeaseWhenTheOutcomeOfAWriteIsUnknown) {
   EXPECT_TRUE(client.ForwardBackward(batch_).ok());
 }
 
+TEST_F(TrainingClientTest, TotalsAloneAreAWriteOnTheFirstPassOnly) {
+  batch_.set_totals_only(true);
+  ASSERT_TRUE(client_.ForwardBackward(batch_).ok());  // Needs no lease.
+  EXPECT_EQ(server_.training.totals_reads, 1);
+  batch_.set_first_pass(true);
+  EXPECT_THAT(client_.ForwardBackward(batch_).status(),
+              StatusIs(Code::kFailedPrecondition));
+  ASSERT_TRUE(client_.AcquireLearner("me").ok());
+  ASSERT_TRUE(client_.ForwardBackward(batch_).ok());
+  EXPECT_THAT(server_.training.sequences, ElementsAre(1));
+  EXPECT_EQ(server_.training.totals_reads, 1);
+}
+
 TEST_F(TrainingClientTest, RenewsAndReleases) {
   EXPECT_TRUE(client_.ReleaseLearner().ok());
   EXPECT_FALSE(server_.training.released);

@@ -12,8 +12,18 @@ namespace {
 
 constexpr int kHeads = 8;
 
-absl::Status RowRefusal(const std::string& reason, int64_t row,
-                        int64_t step = -1) {
+// The answer, or what the client gets when it is lost.
+template <typename Response>
+grpc::Status Answer(grpc::ServerContext* context, const absl::Status& status,
+                    const std::optional<Fault>& fault, Response* response) {
+  if (!status.ok() || !fault) return ToGrpc(status, *context);
+  response->Clear();
+  return ToGrpc(fault->status, *context);
+}
+
+}  // namespace
+
+absl::Status RowRefusal(const std::string& reason, int64_t row, int64_t step) {
   absl::Status status = Refusal(
       reason == "UNKNOWN_EPISODE" ? absl::StatusCode::kNotFound
                                   : absl::StatusCode::kFailedPrecondition,
@@ -25,17 +35,6 @@ absl::Status RowRefusal(const std::string& reason, int64_t row,
                     absl::Cord(detail.SerializeAsString()));
   return status;
 }
-
-// The answer, or what the client gets when it is lost.
-template <typename Response>
-grpc::Status Answer(grpc::ServerContext* context, const absl::Status& status,
-                    const std::optional<Fault>& fault, Response* response) {
-  if (!status.ok() || !fault) return ToGrpc(status, *context);
-  response->Clear();
-  return ToGrpc(fault->status, *context);
-}
-
-}  // namespace
 
 void Faults::Push(const std::string& method, Fault fault) {
   absl::MutexLock lock(&mu_);
@@ -175,12 +174,15 @@ int FakeInference::open_episodes() {
   return static_cast<int>(episodes_.size());
 }
 
-absl::StatusOr<bool> FakeTraining::Begin(const v1::LearnerWrite& write) {
+absl::StatusOr<bool> FakeTraining::Begin(const v1::LearnerWrite& write,
+                                         const std::string& method) {
   sequences.push_back(write.sequence());
   if (write.lease_token() != token) {
     return Refusal(absl::StatusCode::kAborted, "STALE_LEASE", "Old token.");
   }
-  if (write.sequence() == last_sequence_) return false;
+  if (write.sequence() == last_sequence_ && method == last_method_) {
+    return false;
+  }
   if (write.sequence() != last_sequence_ + 1) {
     return Refusal(absl::StatusCode::kInvalidArgument, "MALFORMED_REQUEST",
                    "Wrong sequence number.");
@@ -220,7 +222,11 @@ grpc::Status FakeTraining::ForwardBackward(
     grpc::ServerContext* context, const v1::ForwardBackwardRequest* request,
     v1::ForwardBackwardResponse* response) {
   ESPER_FAULT("ForwardBackward");
-  auto is_new = Begin(request->write());
+  if (request->totals_only() && !request->first_pass()) {
+    ++totals_reads;
+    return Answer(context, absl::OkStatus(), fault, response);
+  }
+  auto is_new = Begin(request->write(), "ForwardBackward");
   if (!is_new.ok()) return ToGrpc(is_new.status(), *context);
   if (*is_new) {
     ++forward_backwards;
@@ -229,6 +235,7 @@ grpc::Status FakeTraining::ForwardBackward(
     response->set_ratio_check_max(1e-6);
     response->set_kl_stop(pass_++ == kl_stop_at_pass);
     accumulated_ |= !response->kl_stop();
+    last_method_ = "ForwardBackward";
     last_sequence_ = request->write().sequence();
     last_answer_ = response->SerializeAsString();
   } else {
@@ -241,7 +248,7 @@ grpc::Status FakeTraining::OptimStep(grpc::ServerContext* context,
                                      const v1::OptimStepRequest* request,
                                      v1::OptimStepResponse* response) {
   ESPER_FAULT("OptimStep");
-  auto is_new = Begin(request->write());
+  auto is_new = Begin(request->write(), "OptimStep");
   if (!is_new.ok()) return ToGrpc(is_new.status(), *context);
   if (*is_new) {
     if (!accumulated_ && !request->publish()) {
@@ -251,11 +258,16 @@ grpc::Status FakeTraining::OptimStep(grpc::ServerContext* context,
     response->set_stepped(std::exchange(accumulated_, false));
     if (response->stepped()) {
       ++steps;
+      ++unpublished_steps_;
       response->set_weights_change_l2(0.25);
     }
-    response->set_published(request->publish());
-    if (request->publish()) ++inference_.version;
+    if (request->publish() && unpublished_steps_ > 0) {
+      response->set_published(true);
+      unpublished_steps_ = 0;
+      ++inference_.version;
+    }
     response->mutable_header()->set_policy_version(inference_.version);
+    last_method_ = "OptimStep";
     last_sequence_ = request->write().sequence();
     last_answer_ = response->SerializeAsString();
   } else {
@@ -289,6 +301,7 @@ grpc::Status FakeAdmin::RestoreCheckpoint(
                   *context);
   }
   inference_.version = it->second;
+  ++training_.token;  // Every lease is over.
   response->set_name(it->first);
   response->mutable_header()->set_policy_version(it->second);
   return Answer(context, absl::OkStatus(), fault, response);

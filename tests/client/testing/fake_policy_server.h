@@ -28,6 +28,10 @@ struct Fault {
   bool after_effect = false;
 };
 
+// The refusal of one row of a call; `step`: what was expected, if >= 0.
+absl::Status RowRefusal(const std::string& reason, int64_t row,
+                        int64_t step = -1);
+
 // Faults by method name, in order.
 class Faults {
  public:
@@ -107,6 +111,7 @@ class FakeTraining final : public v1::PolicyTraining::Service {
   int kl_stop_at_pass = -1;
   // Carried out, without repeats.
   int forward_backwards = 0;
+  int totals_reads = 0;  // Without a write.
   int steps = 0;
   bool released = false;
   // Sequence numbers as they came, repeats included.
@@ -115,20 +120,23 @@ class FakeTraining final : public v1::PolicyTraining::Service {
 
  private:
   // Whether the write is new; a status if it is refused.
-  absl::StatusOr<bool> Begin(const v1::LearnerWrite& write);
+  absl::StatusOr<bool> Begin(const v1::LearnerWrite& write,
+                             const std::string& method);
 
   Faults& faults_;
   FakeInference& inference_;
   int64_t last_sequence_ = 0;
+  std::string last_method_;
   std::string last_answer_;
+  int unpublished_steps_ = 0;
   bool accumulated_ = false;
   int pass_ = 0;
 };
 
 class FakeAdmin final : public v1::PolicyAdmin::Service {
  public:
-  FakeAdmin(Faults& faults, FakeInference& inference)
-      : faults_(faults), inference_(inference) {}
+  FakeAdmin(Faults& faults, FakeInference& inference, FakeTraining& training)
+      : faults_(faults), inference_(inference), training_(training) {}
 
   grpc::Status SaveCheckpoint(grpc::ServerContext*,
                               const v1::SaveCheckpointRequest*,
@@ -144,6 +152,7 @@ class FakeAdmin final : public v1::PolicyAdmin::Service {
  private:
   Faults& faults_;
   FakeInference& inference_;
+  FakeTraining& training_;  // A restore ends its lease.
 };
 
 // All three over an in-process channel.
@@ -157,7 +166,7 @@ class FakePolicyServer {
   Faults faults;
   FakeInference inference{faults};
   FakeTraining training{faults, inference};
-  FakeAdmin admin{faults, inference};
+  FakeAdmin admin{faults, inference, training};
 
  private:
   std::unique_ptr<grpc::Server> server_;

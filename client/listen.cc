@@ -1,5 +1,6 @@
 #include "client/listen.h"
 
+#include <arpa/inet.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server_builder.h>
 
@@ -21,12 +22,22 @@ std::string HostOf(const std::string& address) {
   return host;
 }
 
+bool IsLoopback(const std::string& host) {
+  in_addr v4;
+  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) {
+    return ntohl(v4.s_addr) >> 24 == 127;
+  }
+  in6_addr v6;
+  return inet_pton(AF_INET6, host.c_str(), &v6) == 1 &&
+         IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
 }  // namespace
 
 bool IsLocalAddress(const std::string& address) {
   if (absl::StartsWith(address, "unix:")) return true;
   const std::string host = HostOf(address);
-  return host == "localhost" || host == "::1" || absl::StartsWith(host, "127.");
+  return host == "localhost" || IsLoopback(host);
 }
 
 absl::StatusOr<Listener> Listen(const ListenOptions& options,
@@ -65,10 +76,14 @@ absl::StatusOr<Listener> Listen(const ListenOptions& options,
   return listener;
 }
 
-absl::Status WritePortFile(const std::string& path, int port) {
+absl::Status WritePortFile(const std::string& path, const Listener& listener) {
   const std::string temporary = path + ".tmp";
   std::ofstream file(temporary, std::ios::trunc);
-  file << port << "\n";
+  if (listener.port > 0) {
+    file << listener.port << "\n";
+  } else {
+    file << listener.address << "\n";
+  }
   file.close();
   if (!file || std::rename(temporary.c_str(), path.c_str()) != 0) {
     return absl::UnavailableError(absl::StrCat("Cannot write ", path, "."));

@@ -32,11 +32,13 @@ struct Listener {
 absl::StatusOr<Listener> Listen(const ListenOptions& options,
                                 grpc::Service& service);
 
-// Whether only processes of this machine can reach the address.
+// Whether only processes of this machine can reach the address. A name other
+// than localhost is not, whatever it resolves to.
 bool IsLocalAddress(const std::string& address);
 
-// The port as text, complete as soon as the file is there.
-absl::Status WritePortFile(const std::string& path, int port);
+// The port as text, or the address of a Unix socket; complete as soon as the
+// file is there.
+absl::Status WritePortFile(const std::string& path, const Listener& listener);
 
 }  // namespace esper::client
 #endif  // ESPER_CLIENT_LISTEN_H_

@@ -29,7 +29,8 @@ ABSL_FLAG(bool, insecure, false,
           "Allows an --address that other machines reach. Nobody is "
           "authenticated.");
 ABSL_FLAG(std::string, port_file, "",
-          "File that gets the port once it listens; empty: none.");
+          "File that gets the port (the address of a Unix socket) once it "
+          "listens; empty: none.");
 ABSL_FLAG(std::string, run_dir, "", "Folder of the run. Required.");
 ABSL_FLAG(bool, resume, false, "Continue the run that is in --run_dir.");
 ABSL_FLAG(std::string, log_level, "info",
@@ -112,7 +113,7 @@ absl::Status Run(StopSignal& signal) {
   if (!listener.ok()) return listener.status();
   spdlog::info("coordinating on {}; run folder {}", listener->address, run_dir);
   if (const std::string file = absl::GetFlag(FLAGS_port_file); !file.empty()) {
-    absl::Status status = WritePortFile(file, listener->port);
+    absl::Status status = WritePortFile(file, *listener);
     if (!status.ok()) return status;
   }
   Progress progress(IsTerminal(), /*log_every=*/absl::Seconds(10));

@@ -56,13 +56,17 @@ v1::StepReport ToStepReport(const env::StepResult& result,
   report.set_effective_op(policy::OpName(result.effective_op));
   report.set_slot(slot_ids.at(result.action.slot));
   report.set_success(result.success);
-  for (const env::SlotSnapshot& slot : result.slots) {
+  for (size_t i = 0; i < result.slots.size(); ++i) {
+    const env::SlotSnapshot& slot = result.slots[i];
     v1::SlotSnapshot* snapshot = report.add_slots();
     snapshot->set_slot(slot.slot_id);
     snapshot->set_stage(slot.stage);
     snapshot->set_blueprint(slot.blueprint);
     snapshot->set_alpha(slot.alpha);
     if (slot.contribution) snapshot->set_contribution(*slot.contribution);
+    if (i < result.contribution_mask.size() && result.contribution_mask[i]) {
+      snapshot->set_contribution_error(result.contribution_errors.at(i));
+    }
   }
   return report;
 }

@@ -59,7 +59,10 @@ Json ToJson(const v1::StepReport& step) {
          {"blueprint", slot.blueprint()},
          {"alpha", Finite(slot.alpha())},
          {"contribution",
-          slot.has_contribution() ? Finite(slot.contribution()) : Json()}});
+          slot.has_contribution() ? Finite(slot.contribution()) : Json()},
+         {"contribution_error", slot.has_contribution_error()
+                                    ? Finite(slot.contribution_error())
+                                    : Json()}});
   }
   return {{"epoch", step.epoch()},
           {"train_loss", Finite(step.train_loss())},

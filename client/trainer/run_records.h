@@ -29,8 +29,8 @@ std::string UpdateCsvLine(const UpdateReport& update,
 // One JSON object: {"episode", "seed", "policy_version", "steps": [{"epoch",
 // "train_loss", "val_loss", "val_accuracy", "val_accuracy_without_seeds",
 // "reward", "op", "effective_op", "slot", "success", "slots": [{"slot",
-// "stage", "blueprint", "alpha", "contribution"}]}]}. What was not measured is
-// null.
+// "stage", "blueprint", "alpha", "contribution", "contribution_error"}]}]}.
+// What was not measured is null.
 std::string StepsLine(const FinishedEpisode& episode);
 
 }  // namespace esper::client

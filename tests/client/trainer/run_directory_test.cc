@@ -89,6 +89,9 @@ TEST_F(RunDirectoryTest, WritesEveryFileAsThingsHappen) {
   const auto json = nlohmann::json::parse(line);
   EXPECT_EQ(json["steps"][0]["slots"][0]["stage"], "BLENDING");
   EXPECT_TRUE(json["steps"][0]["slots"][0]["contribution"].is_null());
+  EXPECT_TRUE(json["steps"][0]["slots"][0]["contribution_error"].is_null());
+  EXPECT_EQ(json["steps"][0]["slots"][1]["contribution"], 1.5);
+  EXPECT_EQ(json["steps"][0]["slots"][1]["contribution_error"], 0.25);
 }
 
 TEST_F(RunDirectoryTest, CountsUpdatesWithoutAStepApart) {

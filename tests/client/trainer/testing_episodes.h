@@ -29,6 +29,10 @@ inline FinishedEpisode MakeEpisode(uint64_t number, int64_t version = 1) {
   slot->set_slot("r0c0");
   slot->set_stage("BLENDING");
   slot->set_alpha(0.5);
+  slot = step.add_slots();
+  slot->set_slot("r0c1");
+  slot->set_contribution(1.5);
+  slot->set_contribution_error(0.25);
   episode.steps = {step, step};
   episode.trajectory.set_end_kind(v1::END_KIND_TRUNCATED);
   *episode.trajectory.mutable_policy_versions() =

@@ -3,18 +3,10 @@
 #include <utility>
 
 #include "client/status.h"
+#include "proto/codec/duration.h"
 #include "spdlog/spdlog.h"
 
 namespace esper::client {
-namespace {
-
-void SetDuration(google::protobuf::Duration* proto, absl::Duration duration) {
-  proto->set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &duration));
-  proto->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
-}
-
-}  // namespace
-
 CoordinatorService::CoordinatorService(
     const Options& options, EpisodeScheduler& scheduler,
     EpisodeCollector& collector,
@@ -36,7 +28,7 @@ grpc::Status CoordinatorService::RegisterWorker(
                request->worker_name(), request->environments(), *id);
   response->set_worker_id(*id);
   response->set_policy_address(options_.policy_address);
-  SetDuration(response->mutable_lease(), options_.lease);
+  codec::SetDuration(options_.lease, response->mutable_lease());
   return grpc::Status::OK;
 }
 
@@ -55,9 +47,10 @@ grpc::Status CoordinatorService::LeaseEpisodes(
     proto->set_seed(lease.seed);
     proto->set_max_epochs(options_.max_epochs);
     proto->set_options_json(options_.options_json);
+    proto->set_evaluation(lease.evaluation);
   }
   response->set_done(scheduler_.stopped());
-  SetDuration(response->mutable_retry_after(), options_.poll);
+  codec::SetDuration(options_.poll, response->mutable_retry_after());
   return grpc::Status::OK;
 }
 
@@ -79,34 +72,44 @@ grpc::Status CoordinatorService::Heartbeat(grpc::ServerContext* context,
 grpc::Status CoordinatorService::ReportEpisode(
     grpc::ServerContext* context, const v1::ReportEpisodeRequest* request,
     v1::ReportEpisodeResponse*) {
-  const bool delivered = request->has_trajectory();
-  return ToGrpc(delivered ? Accept(*request) : Return(*request), *context);
+  auto lease = scheduler_.Find(request->lease_id());
+  const bool delivered =
+      lease.ok() &&
+      (lease->evaluation ? request->summary().end_kind() != v1::END_KIND_ABORTED
+                         : request->has_trajectory());
+  const absl::Status status =
+      delivered ? Accept(*request, *std::move(lease)) : Return(*request);
+  return ToGrpc(status, *context);
 }
 
-absl::Status CoordinatorService::Accept(
-    const v1::ReportEpisodeRequest& request) {
-  auto lease = scheduler_.Find(request.lease_id());
-  if (!lease.ok()) return Return(request);  // Which says what is wrong.
-  absl::Status check =
-      collector_.Check(request.summary(), request.trajectory());
-  if (!check.ok()) {
+absl::Status CoordinatorService::Accept(const v1::ReportEpisodeRequest& request,
+                                        Lease lease) {
+  // Before the report, which is refused if the round has ended: so the version
+  // is that of the lease's own round.
+  auto version =
+      lease.evaluation
+          ? collector_.CheckEvaluation(request.summary())
+          : collector_.Check(request.summary(), request.trajectory());
+  if (!version.ok()) {
     spdlog::warn("episode of lease {} refused: {}", request.lease_id(),
-                 Describe(check));
+                 Describe(version.status()));
   }
   auto verdict = scheduler_.Report(request.worker_id(), request.lease_id(),
-                                   /*delivered=*/check.ok(), now_());
+                                   /*delivered=*/version.ok(), now_());
   if (!verdict.ok()) return verdict.status();
   if (*verdict == EpisodeScheduler::Verdict::kDuplicate) {
     return absl::OkStatus();
   }
-  if (!check.ok()) return check;
+  if (!version.ok()) return version.status();
   FinishedEpisode episode;
-  episode.lease = *std::move(lease);
-  episode.policy_version = collector_.policy_version();
+  episode.lease = std::move(lease);
+  episode.policy_version = *version;
   episode.summary = request.summary();
   episode.steps = {request.steps().begin(), request.steps().end()};
-  episode.trajectory = request.trajectory();
-  on_episode_(episode);
+  if (!episode.lease.evaluation) {
+    episode.trajectory = request.trajectory();
+    on_episode_(episode);
+  }
   collector_.Add(std::move(episode));
   return absl::OkStatus();
 }

@@ -29,8 +29,8 @@ class CoordinatorService final : public v1::Coordinator::Service {
   };
 
   // `scheduler` and `collector` must outlive this. `on_episode` sees every
-  // episode that is accepted for training, before the collector has it; `now`
-  // is the clock.
+  // episode that is accepted for training (none of an evaluation), before the
+  // collector has it; `now` is the clock.
   CoordinatorService(const Options& options, EpisodeScheduler& scheduler,
                      EpisodeCollector& collector,
                      std::function<void(const FinishedEpisode&)> on_episode,
@@ -55,7 +55,9 @@ class CoordinatorService final : public v1::Coordinator::Service {
   int64_t aborted_episodes() const { return aborted_episodes_; }
 
  private:
-  absl::Status Accept(const v1::ReportEpisodeRequest& request);
+  // A finished episode of this lease.
+  absl::Status Accept(const v1::ReportEpisodeRequest& request, Lease lease);
+  // An episode that the worker gave up, or an unknown lease.
   absl::Status Return(const v1::ReportEpisodeRequest& request);
 
   const Options options_;

@@ -8,18 +8,25 @@
 #include "client/tensor.h"
 
 namespace esper::client {
+namespace {
 
-void EpisodeCollector::StartRound(int64_t policy_version) {
+bool ReachedItsEnd(const v1::EpisodeSummary& summary) {
+  return summary.end_kind() == v1::END_KIND_TERMINATED ||
+         summary.end_kind() == v1::END_KIND_TRUNCATED;
+}
+
+}  // namespace
+
+void EpisodeCollector::StartRound(int64_t policy_version, bool evaluation) {
   absl::MutexLock lock(&mu_);
   policy_version_ = policy_version;
+  evaluation_ = evaluation;
   episodes_.clear();
 }
 
-absl::Status EpisodeCollector::Check(const v1::EpisodeSummary& summary,
-                                     const v1::Trajectory& trajectory) {
-  if (trajectory.end_kind() != summary.end_kind() ||
-      (summary.end_kind() != v1::END_KIND_TERMINATED &&
-       summary.end_kind() != v1::END_KIND_TRUNCATED)) {
+absl::StatusOr<int64_t> EpisodeCollector::Check(
+    const v1::EpisodeSummary& summary, const v1::Trajectory& trajectory) {
+  if (trajectory.end_kind() != summary.end_kind() || !ReachedItsEnd(summary)) {
     return Refusal(absl::StatusCode::kInvalidArgument, "MALFORMED_REQUEST",
                    "An episode to train on must be terminated or truncated, "
                    "and its summary and trajectory must agree on it.");
@@ -45,13 +52,24 @@ absl::Status EpisodeCollector::Check(const v1::EpisodeSummary& summary,
                                 policy_version_, "."),
                    "Drop the episode and ask for another one.");
   }
-  return absl::OkStatus();
+  return versions->front();
+}
+
+absl::StatusOr<int64_t> EpisodeCollector::CheckEvaluation(
+    const v1::EpisodeSummary& summary) const {
+  if (!ReachedItsEnd(summary)) {
+    return Refusal(absl::StatusCode::kInvalidArgument, "MALFORMED_REQUEST",
+                   "An evaluation episode must be terminated or truncated.");
+  }
+  absl::MutexLock lock(&mu_);
+  return policy_version_;
 }
 
 void EpisodeCollector::Add(FinishedEpisode episode) {
   absl::MutexLock lock(&mu_);
   // It may have been checked before a round ended, and added after.
-  if (episode.policy_version != policy_version_) {
+  if (episode.policy_version != policy_version_ ||
+      episode.lease.evaluation != evaluation_) {
     ++stale_episodes_;
     return;
   }
@@ -74,11 +92,6 @@ std::vector<FinishedEpisode> EpisodeCollector::Take() {
               return a.lease.episode < b.lease.episode;
             });
   return std::exchange(episodes_, {});
-}
-
-int64_t EpisodeCollector::policy_version() const {
-  absl::MutexLock lock(&mu_);
-  return policy_version_;
 }
 
 int64_t EpisodeCollector::stale_episodes() const {

@@ -62,10 +62,21 @@ absl::StatusOr<std::string> EpisodeScheduler::Register(const std::string& name,
 void EpisodeScheduler::StartRound(int episodes) {
   absl::MutexLock lock(&mu_);
   in_round_ = true;
+  evaluating_ = false;
   round_size_ = episodes;
   // Episodes that the last round did not finish come first.
   while (static_cast<int>(pending_.size()) < episodes) {
     pending_.push_back({next_episode_++, 0});
+  }
+}
+
+void EpisodeScheduler::StartEvaluation(int episodes) {
+  absl::MutexLock lock(&mu_);
+  in_round_ = true;
+  evaluating_ = true;
+  round_size_ = episodes;
+  for (int i = 0; i < episodes; ++i) {
+    pending_evaluation_.push_back({static_cast<uint64_t>(i), 0, true});
   }
 }
 
@@ -78,6 +89,7 @@ void EpisodeScheduler::EndRound() {
       TakeBack(entry, State::kRevoked);
     }
   }
+  pending_evaluation_.clear();
   std::sort(pending_.begin(), pending_.end(),
             [](const Work& a, const Work& b) { return a.episode < b.episode; });
   ForgetOldLeases();
@@ -95,25 +107,35 @@ absl::StatusOr<std::vector<Lease>> EpisodeScheduler::LeaseEpisodes(
   }
   if (!in_round_) return leases;
   max = std::min(max, ShareOf(**worker) - OpenLeasesOf(worker_id));
-  while (static_cast<int>(leases.size()) < max && !pending_.empty()) {
+  std::deque<Work>& pending = evaluating_ ? pending_evaluation_ : pending_;
+  while (static_cast<int>(leases.size()) < max && !pending.empty()) {
     Entry entry;
-    entry.work = pending_.front();
-    pending_.pop_front();
+    entry.work = pending.front();
+    pending.pop_front();
     ++entry.work.attempts;
     entry.worker_id = worker_id;
     entry.granted = now;
-    Lease& lease = entry.lease;
-    lease.id = absl::StrCat("l", options_.first_incarnation, "-", next_id_++);
-    lease.episode = entry.work.episode;
-    lease.seed = EpisodeSeed(options_.root_seed, lease.episode);
-    lease.environment_key = absl::StrCat(options_.run_name, "/", lease.episode);
-    lease.incarnation = next_incarnation_;
-    next_incarnation_ += kIncarnationStride;
-    leases.push_back(lease);
-    lease_order_.push_back(lease.id);
-    leases_.emplace(lease.id, std::move(entry));
+    entry.lease = MakeLease(entry.work);
+    leases.push_back(entry.lease);
+    lease_order_.push_back(leases.back().id);
+    leases_.emplace(leases.back().id, std::move(entry));
   }
   return leases;
+}
+
+Lease EpisodeScheduler::MakeLease(const Work& work) {
+  Lease lease;
+  lease.id = absl::StrCat("l", options_.first_incarnation, "-", next_id_++);
+  lease.episode = work.episode;
+  lease.evaluation = work.evaluation;
+  // Evaluation has another root, so that it repeats no episode of training.
+  lease.seed = EpisodeSeed(
+      work.evaluation ? ~options_.root_seed : options_.root_seed, work.episode);
+  lease.environment_key = absl::StrCat(
+      options_.run_name, work.evaluation ? "/evaluation/" : "/", work.episode);
+  lease.incarnation = next_incarnation_;
+  next_incarnation_ += kIncarnationStride;
+  return lease;
 }
 
 absl::StatusOr<EpisodeScheduler::HeartbeatReply> EpisodeScheduler::Heartbeat(
@@ -266,11 +288,12 @@ int EpisodeScheduler::ShareOf(const Worker& worker) const {
 void EpisodeScheduler::TakeBack(Entry& entry, State state) {
   entry.state = state;
   if (entry.work.attempts < options_.max_attempts) {
-    pending_.push_front(entry.work);
+    (entry.work.evaluation ? pending_evaluation_ : pending_)
+        .push_front(entry.work);
     return;
   }
   ++failed_episodes_;
-  pending_.push_back({next_episode_++, 0});
+  if (!entry.work.evaluation) pending_.push_back({next_episode_++, 0});
 }
 
 void EpisodeScheduler::TakeBackAllOf(const std::string& worker_id) {

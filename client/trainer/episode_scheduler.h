@@ -26,6 +26,9 @@ struct Lease {
   uint64_t seed = 0;
   std::string environment_key;
   uint64_t incarnation = 0;
+  // Deterministic actions, and nothing is trained on it. `episode` then numbers
+  // the evaluation's own stream of seeds.
+  bool evaluation = false;
 };
 
 // Decides which worker runs which episode.
@@ -35,7 +38,8 @@ struct Lease {
 // falls silent, gives it up, or stops naming it in its heartbeats; after
 // `max_attempts` it is given up, and a new one takes its place. `EndRound`
 // takes what is still out away from the workers; the next round starts with
-// those episodes.
+// those episodes. A round of evaluation runs the same episodes, from 0, every
+// time; what fails or is late in it is dropped.
 //
 // Pure logic: every method that depends on the time is told it.
 //
@@ -77,6 +81,7 @@ class EpisodeScheduler {
 
   // Starts a round of `episodes` (> 0), after `EndRound` of the one before.
   void StartRound(int episodes) ABSL_LOCKS_EXCLUDED(mu_);
+  void StartEvaluation(int episodes) ABSL_LOCKS_EXCLUDED(mu_);
   void EndRound() ABSL_LOCKS_EXCLUDED(mu_);
 
   // Up to `max` episodes, and not more than the worker's share of the round by
@@ -125,6 +130,7 @@ class EpisodeScheduler {
   struct Work {
     uint64_t episode = 0;
     int attempts = 0;  // Times it was handed out.
+    bool evaluation = false;
   };
   enum class State { kOpen, kDelivered, kReturned, kRevoked };
   struct Entry {
@@ -147,6 +153,7 @@ class EpisodeScheduler {
   int OpenLeasesOf(const std::string& worker_id) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   int ShareOf(const Worker& worker) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  Lease MakeLease(const Work& work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Marks the lease and puts its episode back, or a new one in its place.
   void TakeBack(Entry& entry, State state) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void TakeBackAllOf(const std::string& worker_id)
@@ -160,7 +167,9 @@ class EpisodeScheduler {
   std::map<std::string, Entry> leases_ ABSL_GUARDED_BY(mu_);
   std::deque<std::string> lease_order_ ABSL_GUARDED_BY(mu_);  // Oldest first.
   std::deque<Work> pending_ ABSL_GUARDED_BY(mu_);
+  std::deque<Work> pending_evaluation_ ABSL_GUARDED_BY(mu_);
   bool in_round_ ABSL_GUARDED_BY(mu_) = false;
+  bool evaluating_ ABSL_GUARDED_BY(mu_) = false;  // The round, if in one.
   int round_size_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t next_episode_ ABSL_GUARDED_BY(mu_);
   uint64_t next_incarnation_ ABSL_GUARDED_BY(mu_);

@@ -30,13 +30,9 @@ absl::StatusOr<int64_t> PolicyLearner::Prepare(absl::Time now) {
   auto info = policy_->GetPolicy();
   if (!info.ok()) return info.status();
   int64_t version = info->header().policy_version();
-  if (!training_->has_lease()) {
-    auto lease = training_->AcquireLearner(holder_);
-    if (!lease.ok()) return lease.status();
-    lease_ = absl::Seconds(lease->lease().seconds()) +
-             absl::Nanoseconds(lease->lease().nanos());
-    renewed_ = now;
-  }
+  // Before a restore too: it must not take the policy from another learner.
+  absl::Status leased = TakeLease(now);
+  if (!leased.ok()) return leased;
   if (!checkpoint_.name.empty() && version < checkpoint_.version) {
     spdlog::warn("the server is at version {}: restoring checkpoint {}",
                  version, checkpoint_.name);
@@ -44,6 +40,9 @@ absl::StatusOr<int64_t> PolicyLearner::Prepare(absl::Time now) {
     if (!restored.ok()) return restored.status();
     version = restored->header().policy_version();
     unfinished_update_of_ = 0;
+    training_->DropLease();
+    leased = TakeLease(now);
+    if (!leased.ok()) return leased;
   }
   if (unfinished_update_of_ == version) {
     UpdateReport report;
@@ -54,6 +53,16 @@ absl::StatusOr<int64_t> PolicyLearner::Prepare(absl::Time now) {
   unfinished_update_of_ = 0;
   version_ = version;
   return version;
+}
+
+absl::Status PolicyLearner::TakeLease(absl::Time now) {
+  if (training_->has_lease()) return absl::OkStatus();
+  auto lease = training_->AcquireLearner(holder_);
+  if (!lease.ok()) return lease.status();
+  lease_ = absl::Seconds(lease->lease().seconds()) +
+           absl::Nanoseconds(lease->lease().nanos());
+  renewed_ = now;
+  return absl::OkStatus();
 }
 
 bool PolicyLearner::KeepLease(absl::Time now) {

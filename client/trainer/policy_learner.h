@@ -58,8 +58,9 @@ class PolicyLearner {
                 std::unique_ptr<AdminClient> admin, std::string holder);
 
   // Takes the lease if it is not held, and returns the published version. If
-  // that is older than the newest checkpoint of the run, the server
-  // has lost its state, and the checkpoint is restored first. If an update
+  // that is older than the newest checkpoint of the run, the server has lost
+  // its state, and the checkpoint is restored first; that ends every lease, so
+  // it is taken again. If an update
   // failed half-way, the steps that it took are published first, so that acting
   // and training agree again.
   absl::StatusOr<int64_t> Prepare(absl::Time now);
@@ -91,6 +92,8 @@ class PolicyLearner {
   absl::Status Release();
 
  private:
+  // Takes the lease unless it is held.
+  absl::Status TakeLease(absl::Time now);
   absl::Status Publish(UpdateReport& report);
 
   const std::unique_ptr<PolicyClient> policy_;

@@ -123,6 +123,10 @@ absl::Status RunDirectory::OpenFiles() {
                     EpisodeCsvHeader(), episodes_);
   }
   if (status.ok()) {
+    status = OpenAt(File("evaluations.csv"), totals_.evaluations + 1,
+                    EpisodeCsvHeader(), evaluations_);
+  }
+  if (status.ok()) {
     status =
         OpenAt(File("updates.csv"), updates + 1, UpdateCsvHeader(), updates_);
   }
@@ -139,6 +143,17 @@ absl::Status RunDirectory::AddEpisode(const FinishedEpisode& episode) {
   if (!episodes_) return FileError(File("episodes.csv"), "write");
   if (!steps_) return FileError(File("steps.jsonl"), "write");
   totals_.Add(episode);
+  return WriteSummary();
+}
+
+absl::Status RunDirectory::AddEvaluation(
+    const std::vector<FinishedEpisode>& episodes) {
+  absl::MutexLock lock(&mu_);
+  for (const FinishedEpisode& episode : episodes) {
+    evaluations_ << EpisodeCsvLine(episode, ++totals_.evaluations);
+  }
+  evaluations_ << std::flush;
+  if (!evaluations_) return FileError(File("evaluations.csv"), "write");
   return WriteSummary();
 }
 

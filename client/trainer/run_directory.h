@@ -5,6 +5,7 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -20,6 +21,7 @@ namespace esper::client {
 //   config.json   the effective configuration;
 //   episodes.csv  one line per delivered episode;
 //   updates.csv   one line per update;
+//   evaluations.csv  one line per evaluation episode, like episodes.csv;
 //   steps.jsonl   one line per delivered episode: every step, with the stage,
 //                 blueprint, alpha and contribution of every slot;
 //   summary.json  the totals (RunTotals), and the configuration again.
@@ -41,6 +43,9 @@ class RunDirectory {
 
   // Adds to the totals and writes the lines.
   absl::Status AddEpisode(const FinishedEpisode& episode)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // The episodes of one evaluation.
+  absl::Status AddEvaluation(const std::vector<FinishedEpisode>& episodes)
       ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status AddUpdate(const UpdateReport& update, int64_t episodes,
                          double collect_seconds, double update_seconds)
@@ -74,6 +79,7 @@ class RunDirectory {
   RunTotals totals_ ABSL_GUARDED_BY(mu_);
   double earlier_seconds_ ABSL_GUARDED_BY(mu_) = 0;  // Before this process.
   std::ofstream episodes_ ABSL_GUARDED_BY(mu_);
+  std::ofstream evaluations_ ABSL_GUARDED_BY(mu_);
   std::ofstream updates_ ABSL_GUARDED_BY(mu_);
   std::ofstream steps_ ABSL_GUARDED_BY(mu_);
 };

@@ -21,6 +21,7 @@ void VisitMembers(Totals& t, Visitor visit) {
   visit("episodes", t.episodes);
   visit("episodes_aborted", t.episodes_aborted);
   visit("episodes_stale", t.episodes_stale);
+  visit("evaluations", t.evaluations);
   visit("next_episode", t.next_episode);
   visit("seeds_germinated", t.seeds_germinated);
   visit("seeds_blended", t.seeds_blended);

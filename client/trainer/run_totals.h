@@ -24,6 +24,7 @@ struct RunTotals {
   int64_t episodes = 0;             // Delivered.
   int64_t episodes_aborted = 0;     // Given up by a worker, and run again.
   int64_t episodes_stale = 0;       // Dropped: another version acted in them.
+  int64_t evaluations = 0;          // Episodes of evaluation.
   // In the stream of seeds: one more than the highest delivered.
   uint64_t next_episode = 0;
   int64_t seeds_germinated = 0;

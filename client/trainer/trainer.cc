@@ -74,8 +74,36 @@ absl::Status Trainer::Train() {
       status = SaveCheckpoint();
       if (!status.ok()) spdlog::error("no checkpoint: {}", Describe(status));
     }
+    if (options_.evaluation_every > 0 &&
+        updates_since_evaluation_ >= options_.evaluation_every) {
+      status = Evaluate();
+      if (!status.ok()) return status;
+    }
   }
   return absl::OkStatus();
+}
+
+absl::Status Trainer::Evaluate() {
+  auto version = PrepareLearner();
+  if (!version.ok()) return absl::OkStatus();  // The next round says why.
+  updates_since_evaluation_ = 0;
+  collector_.StartRound(*version, /*evaluation=*/true);
+  scheduler_.StartEvaluation(options_.evaluation_episodes);
+  const std::vector<FinishedEpisode> episodes =
+      CollectRound(*version, /*evaluation=*/true);
+  scheduler_.EndRound();
+  if (episodes.empty()) return absl::OkStatus();
+  double mean_return = 0;
+  double mean_accuracy = 0;
+  for (const FinishedEpisode& episode : episodes) {
+    mean_return += episode.summary.episode_return() / episodes.size();
+    mean_accuracy += episode.summary.host_accuracy() / episodes.size();
+  }
+  spdlog::info(
+      "evaluation of version {}: mean return {:.3f}, host accuracy {:.2f} % in "
+      "{} episodes",
+      *version, mean_return, mean_accuracy, episodes.size());
+  return directory_.AddEvaluation(episodes);
 }
 
 bool Trainer::Finished() const {
@@ -118,16 +146,19 @@ absl::StatusOr<int64_t> Trainer::PrepareLearner() {
   return version;
 }
 
-std::vector<FinishedEpisode> Trainer::CollectRound(int64_t version) {
+std::vector<FinishedEpisode> Trainer::CollectRound(int64_t version,
+                                                   bool evaluation) {
   const absl::Time deadline = absl::Now() + options_.collect_deadline;
-  const int wanted = options_.episodes_per_update;
+  const int wanted =
+      evaluation ? options_.evaluation_episodes : options_.episodes_per_update;
+  const int minimum = evaluation ? 0 : options_.min_episodes;
   int64_t stale_episodes = collector_.stale_episodes();
-  while (!Finished()) {
+  while (evaluation ? !Stopped() : !Finished()) {
     const int collected = collector_.WaitFor(wanted, kPoll);
     Tick(collected);
     if (collected >= wanted) break;
-    if (absl::Now() >= deadline && collected >= options_.min_episodes) {
-      spdlog::warn("{} of {} episodes are late; training on the others",
+    if (absl::Now() >= deadline && collected >= minimum) {
+      spdlog::warn("{} of {} episodes are late; going on with the others",
                    wanted - collected, wanted);
       break;
     }
@@ -180,6 +211,7 @@ absl::Status Trainer::UpdatePolicy(int64_t version,
   if (report->optimizer_steps > 0) {
     ++updates_;
     ++updates_since_checkpoint_;
+    ++updates_since_evaluation_;
   }
 
   if (report->ratio_check_max > kRatioAlarm) {

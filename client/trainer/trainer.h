@@ -20,7 +20,7 @@ namespace esper::client {
 // Synchronous training: rounds of episodes, each followed by one update.
 //
 //   Prepare -> StartRound -> collect -> EndRound -> Update -> (checkpoint) ->
-//   ...
+//   (evaluation) -> ...
 //
 // While a round is collected the policy does not change, so all of its episodes
 // are of one version. A round ends when all its episodes are in, or after
@@ -35,8 +35,10 @@ class Trainer {
     int min_episodes = 4;         // In [1, episodes_per_update].
     absl::Duration collect_deadline = absl::Minutes(5);
     UpdateOptions update;
-    int checkpoint_every = 10;  // Updates; 0: only at the end.
-    int64_t max_updates = 0;    // Of this process; 0: no limit.
+    int checkpoint_every = 10;    // Updates; 0: only at the end.
+    int evaluation_every = 0;     // Updates; 0: never.
+    int evaluation_episodes = 4;  // >= 1.
+    int64_t max_updates = 0;      // Of this process; 0: no limit.
     absl::Duration max_time = absl::InfiniteDuration();
     // Workers to wait for before the first round, for at most a minute.
     int workers = 1;
@@ -64,8 +66,12 @@ class Trainer {
   // The published version, waiting for a server that is away.
   absl::StatusOr<int64_t> PrepareLearner();
   // The episodes of a round for this version; none if the server is at another
-  // one meanwhile.
-  std::vector<FinishedEpisode> CollectRound(int64_t version);
+  // one meanwhile. An evaluation is not cut short by the limits of the run.
+  std::vector<FinishedEpisode> CollectRound(int64_t version,
+                                            bool evaluation = false);
+  // A round of evaluation episodes under the published version. No evaluation
+  // if the server is away.
+  absl::Status Evaluate();
   // Whether the server is still there with this version and our lease.
   bool Confirm(int64_t version);
   // What has to happen again and again while waiting.
@@ -95,6 +101,7 @@ class Trainer {
   int64_t updates_ = 0;        // Made by this process.
   int failures_in_a_row_ = 0;  // Refused updates.
   int updates_since_checkpoint_ = 0;
+  int updates_since_evaluation_ = 0;
 };
 
 }  // namespace esper::client

@@ -16,8 +16,11 @@ ABSL_FLAG(
     "empty: defaults.");
 ABSL_FLAG(uint64_t, seed, 42, "Root of the seeds of all episodes.");
 ABSL_FLAG(double, minutes, 0,
-          "Stops after so much training; 0: no limit. Set-up does not count.");
-ABSL_FLAG(int64_t, updates, 0, "Stops after so many updates; 0: no limit.");
+          "Stops after so much training; 0: no limit. Set-up does not count. "
+          "With no limit here and in --updates, the run goes on until it is "
+          "stopped (SIGINT, SIGTERM).");
+ABSL_FLAG(int64_t, updates, 0,
+          "Stops after so many updates; 0: no limit. See --minutes.");
 
 // Rounds.
 ABSL_FLAG(int32_t, episodes_per_update, 8, "Episodes of one update.");
@@ -33,6 +36,10 @@ ABSL_FLAG(absl::Duration, server_patience, absl::Minutes(2),
           "How long to wait for a policy server that is gone.");
 ABSL_FLAG(int32_t, checkpoint_every, 10,
           "Updates between checkpoints; 0: only at the end.");
+ABSL_FLAG(int32_t, evaluation_every, 0,
+          "Updates between evaluations: episodes with deterministic actions, "
+          "the same seeds every time, that nothing is trained on; 0: none.");
+ABSL_FLAG(int32_t, evaluation_episodes, 4, "Episodes of one evaluation.");
 
 // The update. Negative: the server's default.
 ABSL_FLAG(int32_t, passes, 3, "Optimiser steps of one update.");
@@ -74,6 +81,12 @@ absl::Status CheckFlags() {
   if (absl::GetFlag(FLAGS_updates) < 0) return OutOfRange("updates", ">= 0");
   if (absl::GetFlag(FLAGS_checkpoint_every) < 0) {
     return OutOfRange("checkpoint_every", "0 or more");
+  }
+  if (absl::GetFlag(FLAGS_evaluation_every) < 0) {
+    return OutOfRange("evaluation_every", "0 or more");
+  }
+  if (absl::GetFlag(FLAGS_evaluation_episodes) < 1) {
+    return OutOfRange("evaluation_episodes", "at least 1");
   }
   if (absl::GetFlag(FLAGS_worker_lease) < absl::Seconds(1)) {
     return OutOfRange("worker_lease", "at least 1s");
@@ -138,6 +151,8 @@ absl::StatusOr<TrainerSettings> SettingsFromFlags() {
   trainer.update.max_grad_norm = IfSet(absl::GetFlag(FLAGS_max_grad_norm));
   trainer.update.learning_rate = IfSet(absl::GetFlag(FLAGS_learning_rate));
   trainer.checkpoint_every = absl::GetFlag(FLAGS_checkpoint_every);
+  trainer.evaluation_every = absl::GetFlag(FLAGS_evaluation_every);
+  trainer.evaluation_episodes = absl::GetFlag(FLAGS_evaluation_episodes);
   trainer.max_updates = absl::GetFlag(FLAGS_updates);
   if (const double minutes = absl::GetFlag(FLAGS_minutes); minutes > 0) {
     trainer.max_time = absl::Minutes(minutes);
@@ -167,6 +182,8 @@ nlohmann::ordered_json ToJson(const TrainerSettings& settings) {
       {"worker_lease_seconds", absl::ToDoubleSeconds(settings.scheduler.lease)},
       {"workers", trainer.workers},
       {"checkpoint_every", trainer.checkpoint_every},
+      {"evaluation_every", trainer.evaluation_every},
+      {"evaluation_episodes", trainer.evaluation_episodes},
       {"passes", trainer.update.passes},
       {"learning_rate", OrNull(trainer.update.learning_rate)},
       {"max_grad_norm", OrNull(trainer.update.max_grad_norm)},

@@ -187,6 +187,46 @@ TEST_F(EpisodeSchedulerTest, LateEpisodesComeFirstInTheNextRound) {
   EXPECT_EQ(scheduler_.failed_episodes(), 0);
 }
 
+TEST_F(EpisodeSchedulerTest, EvaluatesTheSameEpisodesEveryTime) {
+  const std::string worker = Worker("a");
+  scheduler_.StartRound(2);
+  EXPECT_THAT(Numbers(Take(worker)), ElementsAre(0, 1));
+  scheduler_.EndRound();
+  std::vector<Lease> before;
+  for (int time = 0; time < 2; ++time) {
+    scheduler_.StartEvaluation(2);
+    const auto leases = Take(worker);
+    ASSERT_THAT(Numbers(leases), ElementsAre(0, 1));
+    EXPECT_TRUE(leases[0].evaluation);
+    EXPECT_NE(leases[0].seed, EpisodeSeed(42, 0));
+    EXPECT_EQ(leases[1].environment_key, "run/evaluation/1");
+    EXPECT_EQ(Deliver(worker, leases[0]).value(), Verdict::kAccepted);
+    if (time == 1) {
+      EXPECT_EQ(leases[1].seed, before[1].seed);
+      EXPECT_GT(leases[1].incarnation, before[1].incarnation);
+    }
+    before = leases;
+    scheduler_.EndRound();  // The other one is late, and dropped.
+  }
+  scheduler_.StartRound(3);
+  const auto leases = Take(worker);
+  EXPECT_THAT(Numbers(leases), ElementsAre(0, 1, 2));
+  EXPECT_FALSE(leases[0].evaluation);
+}
+
+TEST_F(EpisodeSchedulerTest, DropsAnEvaluationEpisodeThatIsHopeless) {
+  const std::string worker = Worker("a");
+  scheduler_.StartEvaluation(1);
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    const auto leases = Take(worker);
+    ASSERT_THAT(Numbers(leases), ElementsAre(0));
+    ASSERT_TRUE(scheduler_.Report(worker, leases[0].id, false, now_).ok());
+  }
+  EXPECT_THAT(Take(worker), IsEmpty());
+  EXPECT_EQ(scheduler_.failed_episodes(), 1);
+  EXPECT_EQ(scheduler_.next_episode(), 0);
+}
+
 TEST_F(EpisodeSchedulerTest, TakesBackALeaseThatTheWorkerNeverHeardOf) {
   const std::string worker = Worker("a");
   scheduler_.StartRound(1);

@@ -5,8 +5,14 @@
 #include <stdlib.h>
 
 #include <filesystem>
+#include <fstream>
+#include <functional>
+#include <string>
 #include <thread>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "client/coordinator_client.h"
 #include "client/listen.h"
@@ -36,11 +42,12 @@ TEST(EpisodeCollectorTest, TakesEpisodesOfExactlyOneVersion) {
   EpisodeCollector collector;
   collector.StartRound(3);
   const FinishedEpisode current = MakeEpisode(1, 3);
-  EXPECT_TRUE(collector.Check(current.summary, current.trajectory).ok());
+  EXPECT_EQ(collector.Check(current.summary, current.trajectory).value(), 3);
   FinishedEpisode mixed = MakeEpisode(0, 3);
   *mixed.trajectory.mutable_policy_versions() =
       PackTensor(std::vector<int64_t>{2, 3}, {2});
-  const absl::Status stale = collector.Check(mixed.summary, mixed.trajectory);
+  const absl::Status stale =
+      collector.Check(mixed.summary, mixed.trajectory).status();
   EXPECT_THAT(stale, StatusIs(Code::kFailedPrecondition));
   EXPECT_EQ(ReasonOf(stale), "STALE_BEHAVIOUR");
   FinishedEpisode shorter = MakeEpisode(0, 3);
@@ -62,6 +69,97 @@ TEST(EpisodeCollectorTest, TakesEpisodesOfExactlyOneVersion) {
   EXPECT_EQ(episodes[0].lease.episode, 0);
   EXPECT_EQ(collector.WaitFor(1, absl::ZeroDuration()), 0);
   EXPECT_EQ(collector.stale_episodes(), 2);
+}
+
+TEST(EpisodeCollectorTest, KeepsEvaluationAndTrainingApart) {
+  EpisodeCollector collector;
+  collector.StartRound(3, /*evaluation=*/true);
+  FinishedEpisode evaluation = MakeEpisode(0, 3);
+  evaluation.lease.evaluation = true;
+  EXPECT_EQ(collector.CheckEvaluation(evaluation.summary).value(), 3);
+  v1::EpisodeSummary endless;
+  EXPECT_THAT(collector.CheckEvaluation(endless),
+              StatusIs(Code::kInvalidArgument));
+  collector.Add(evaluation);
+  collector.Add(MakeEpisode(1, 3));
+  EXPECT_EQ(collector.Take().size(), 1);
+  collector.StartRound(3);
+  collector.Add(evaluation);
+  EXPECT_EQ(collector.Take().size(), 0);
+  EXPECT_EQ(collector.stale_episodes(), 2);
+}
+
+// The coordinator's service, called as its stub would.
+class CoordinatorServiceTest : public ::testing::Test {
+ protected:
+  CoordinatorServiceTest() {
+    worker_ = scheduler_.Register("w", 1, absl::UnixEpoch()).value();
+  }
+  v1::EpisodeLease Lease() {
+    v1::LeaseEpisodesRequest request;
+    request.set_worker_id(worker_);
+    request.set_max_episodes(1);
+    v1::LeaseEpisodesResponse response;
+    grpc::ServerContext context;
+    EXPECT_TRUE(service_.LeaseEpisodes(&context, &request, &response).ok());
+    return response.leases(0);
+  }
+  v1::ReportEpisodeRequest ReportOf(const v1::EpisodeLease& lease) {
+    const FinishedEpisode episode = MakeEpisode(0, 1);
+    v1::ReportEpisodeRequest report;
+    report.set_worker_id(worker_);
+    report.set_lease_id(lease.lease_id());
+    *report.mutable_summary() = episode.summary;
+    if (!lease.evaluation()) *report.mutable_trajectory() = episode.trajectory;
+    return report;
+  }
+  bool Report(const v1::ReportEpisodeRequest& report) {
+    v1::ReportEpisodeResponse response;
+    grpc::ServerContext context;
+    return service_.ReportEpisode(&context, &report, &response).ok();
+  }
+
+  EpisodeScheduler scheduler_{{}};
+  EpisodeCollector collector_;
+  int for_training_ = 0;
+  std::function<void()> on_time_ = [] {};
+  CoordinatorService service_{{},
+                              scheduler_,
+                              collector_,
+                              [this](const auto&) { ++for_training_; },
+                              [this] {
+                                on_time_();
+                                return absl::UnixEpoch();
+                              }};
+  std::string worker_;
+};
+
+TEST_F(CoordinatorServiceTest, AnEpisodeKeepsTheVersionThatActedInIt) {
+  collector_.StartRound(1);
+  scheduler_.StartRound(1);
+  const auto lease = Lease();
+  // The next round begins while the report is under way.
+  on_time_ = [this] { collector_.StartRound(2); };
+  EXPECT_TRUE(Report(ReportOf(lease)));
+  EXPECT_TRUE(collector_.Take().empty());
+  EXPECT_EQ(collector_.stale_episodes(), 1);
+}
+
+TEST_F(CoordinatorServiceTest, AcceptsEvaluationEpisodesWithoutATrajectory) {
+  collector_.StartRound(1, /*evaluation=*/true);
+  scheduler_.StartEvaluation(1);
+  auto lease = Lease();
+  ASSERT_TRUE(lease.evaluation());
+  v1::ReportEpisodeRequest given_up = ReportOf(lease);
+  given_up.mutable_summary()->set_end_kind(v1::END_KIND_ABORTED);
+  EXPECT_TRUE(Report(given_up));
+  EXPECT_EQ(service_.aborted_episodes(), 1);
+  lease = Lease();
+  EXPECT_TRUE(Report(ReportOf(lease)));
+  EXPECT_TRUE(Report(ReportOf(lease)));  // Again: a duplicate.
+  EXPECT_EQ(service_.aborted_episodes(), 1);
+  EXPECT_EQ(for_training_, 0);
+  EXPECT_EQ(collector_.Take().size(), 1);
 }
 
 TEST(PolicyLearnerTest, MakesThePassesOfAnUpdateAndPublishesOnce) {
@@ -118,6 +216,21 @@ TEST(PolicyLearnerTest, RestoresItsCheckpointOnAServerThatLostItsState) {
   ASSERT_TRUE(learner->Update({MakeEpisode(0)}, {}).ok());
   EXPECT_EQ(learner->SaveCheckpoint().value().name, "v2");
   server.inference.version = 1;
+  EXPECT_EQ(learner->Prepare(absl::UnixEpoch()).value(), 2);
+  // The restore ended the lease that the update needs.
+  EXPECT_TRUE(learner->Update({MakeEpisode(0)}, {}).ok());
+  EXPECT_EQ(server.inference.version, 3);
+}
+
+TEST(PolicyLearnerTest, DoesNotRestoreUnderTheLeaseOfAnother) {
+  FakePolicyServer server;
+  server.admin.checkpoints["v2"] = 2;
+  auto learner = MakeLearner(server);
+  learner->set_checkpoint({"v2", 2});
+  server.faults.Push("AcquireLearner",
+                     {Refusal(Code::kAborted, "STALE_LEASE", "Taken."), false});
+  EXPECT_THAT(learner->Prepare(absl::UnixEpoch()), StatusIs(Code::kAborted));
+  EXPECT_EQ(server.inference.version, 1);
   EXPECT_EQ(learner->Prepare(absl::UnixEpoch()).value(), 2);
 }
 
@@ -200,7 +313,9 @@ class TrainerTest : public ::testing::Test {
         report.set_worker_id(id);
         report.set_lease_id(lease.lease_id());
         *report.mutable_summary() = episode.summary;
-        *report.mutable_trajectory() = episode.trajectory;
+        if (!lease.evaluation()) {
+          *report.mutable_trajectory() = episode.trajectory;
+        }
         // Twice: the second one is a duplicate. Late ones are refused.
         for (int i = 0; i < 2; ++i) {
           const absl::Status status = client.ReportEpisode(report);
@@ -248,6 +363,30 @@ TEST_F(TrainerTest, TrainsRoundByRoundAndResumes) {
   EXPECT_EQ(totals.policy_version, 9);
   EXPECT_EQ(totals.publishes, 8);
   EXPECT_EQ(totals.restarts, 1);
+}
+
+TEST_F(TrainerTest, EvaluatesAfterEveryFewUpdates) {
+  Trainer::Options options;
+  options.episodes_per_update = 2;
+  options.min_episodes = 2;
+  options.max_updates = 4;
+  options.evaluation_every = 2;
+  options.evaluation_episodes = 3;
+  ASSERT_TRUE(Train(options).ok());
+  EXPECT_EQ(directory_->totals().evaluations, 6);
+  EXPECT_EQ(directory_->totals().episodes, 8);
+  EXPECT_EQ(directory_->totals().next_episode, 8);
+  std::ifstream file(path_ + "/evaluations.csv");
+  std::string line;
+  std::getline(file, line);
+  for (int i = 0; i < 6; ++i) {
+    ASSERT_TRUE(std::getline(file, line));
+    // Number, episode, seed, version.
+    const std::vector<std::string> fields = absl::StrSplit(line, ',');
+    EXPECT_EQ(fields[1], absl::StrCat(i % 3));
+    EXPECT_EQ(fields[3], i < 3 ? "3" : "5");
+  }
+  EXPECT_FALSE(std::getline(file, line));
 }
 
 TEST_F(TrainerTest, SavesAndCompletesTheSummaryWhenItIsStopped) {
@@ -324,6 +463,25 @@ TEST(ListenTest, RefusesAddressesThatOthersReach) {
   EXPECT_TRUE(IsLocalAddress("[::1]:1"));
   EXPECT_FALSE(IsLocalAddress("10.0.0.1:1"));
   EXPECT_FALSE(IsLocalAddress("[::]:1"));
+  EXPECT_TRUE(IsLocalAddress("127.1.2.3:1"));
+  EXPECT_FALSE(IsLocalAddress("127.example.org:1"));
+  EXPECT_FALSE(IsLocalAddress("127.0.0.1.example.org:1"));
+  EXPECT_FALSE(IsLocalAddress("127.0:1"));
+  EXPECT_TRUE(IsLocalAddress("unix:/tmp/socket"));
+}
+
+TEST(ListenTest, ThePortFileNamesThePortOrTheSocket) {
+  const std::string path = ::testing::TempDir() + "/port_file";
+  Listener listener;
+  listener.address = "unix:/tmp/socket";
+  std::string text;
+  ASSERT_TRUE(WritePortFile(path, listener).ok());
+  std::getline(std::ifstream(path), text);
+  EXPECT_EQ(text, "unix:/tmp/socket");
+  listener.port = 1234;
+  ASSERT_TRUE(WritePortFile(path, listener).ok());
+  std::getline(std::ifstream(path), text);
+  EXPECT_EQ(text, "1234");
 }
 
 }  // namespace

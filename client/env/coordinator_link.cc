@@ -36,6 +36,11 @@ absl::StatusOr<CoordinatorLink::Answer> CoordinatorLink::Lease(int max,
   }
   if (!response.ok()) return response.status();
   for (const v1::EpisodeLease& lease : response->leases()) {
+    if (static_cast<int>(answer.leases.size()) == max) {
+      // Not on the board, so the heartbeats do not keep it.
+      spdlog::warn("the coordinator leases more than the {} asked for", max);
+      break;
+    }
     board_.Add(lease.lease_id());
     answer.leases.push_back(lease);
   }

@@ -31,7 +31,8 @@ class CoordinatorLink {
     std::vector<v1::EpisodeLease> leases;
     bool done = false;  // The run is over.
   };
-  // Up to `max` episodes. Asks only when the coordinator wants to be asked
+  // Up to `max` episodes; what the coordinator gives beyond that is left to it.
+  // Asks only when the coordinator wants to be asked
   // again: none before that.
   absl::StatusOr<Answer> Lease(int max, absl::Time now);
   // When it wants to be asked again.

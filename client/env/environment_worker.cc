@@ -171,16 +171,7 @@ absl::Status EnvironmentWorker::Finish(std::vector<EpisodeRun*> runs) {
   auto closed = policy_.CloseEpisodes(closes);
   if (!closed.ok()) {
     absl::Status status = AbortRefused(closed.status(), runs);
-    if (!status.ok()) return status;
-    runs.erase(std::remove_if(runs.begin(), runs.end(),
-                              [this](EpisodeRun* run) {
-                                return std::none_of(runs_.begin(), runs_.end(),
-                                                    [run](const auto& kept) {
-                                                      return kept.get() == run;
-                                                    });
-                              }),
-               runs.end());
-    return Finish(std::move(runs));
+    return status.ok() ? Finish(std::move(runs)) : status;
   }
   for (size_t i = 0; i < runs.size(); ++i) {
     absl::Status status =
@@ -224,8 +215,8 @@ void EnvironmentWorker::AbortAll(const std::string& reason, bool report) {
   for (EpisodeRun* run : Running()) Abort(*run, reason, report);
 }
 
-absl::Status EnvironmentWorker::AbortRefused(
-    const absl::Status& refusal, const std::vector<EpisodeRun*>& runs) {
+absl::Status EnvironmentWorker::AbortRefused(const absl::Status& refusal,
+                                             std::vector<EpisodeRun*>& runs) {
   if (Stopped()) return absl::OkStatus();
   const auto detail = ErrorDetailOf(refusal);
   if (!detail || !detail->has_row() || detail->row() < 0 ||
@@ -233,6 +224,7 @@ absl::Status EnvironmentWorker::AbortRefused(
     return refusal;
   }
   EpisodeRun& run = *runs[detail->row()];
+  runs.erase(runs.begin() + detail->row());
   if (IsGone(detail->reason())) run.set_handle({});
   Abort(run, Describe(refusal));
   return absl::OkStatus();

@@ -64,9 +64,10 @@ class EnvironmentWorker {
   // Gives an episode up, on the server and at the coordinator.
   void Abort(EpisodeRun& run, const std::string& reason, bool report = true);
   void AbortAll(const std::string& reason, bool report);
-  // Gives up the episode that a refusal names; the refusal, if it names none.
+  // Gives up the episode that a refusal names by its row, and takes it out of
+  // `runs`, the rows of the call; the refusal, if it names none.
   absl::Status AbortRefused(const absl::Status& refusal,
-                            const std::vector<EpisodeRun*>& runs);
+                            std::vector<EpisodeRun*>& runs);
   // Ends the work, since the coordinator is gone.
   void LoseCoordinator(const absl::Status& status);
   void Remove(EpisodeRun& run);

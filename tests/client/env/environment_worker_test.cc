@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "absl/time/clock.h"
+#include "client/env/env_messages.h"
 #include "client/env/heartbeat.h"
 #include "client/listen.h"
 #include "client/tensor.h"
@@ -144,6 +145,103 @@ TEST_F(EnvironmentWorkerTest, RunsEpisodesAgainThatTheServerForgot) {
   const auto episodes = collector_.Take();
   EXPECT_EQ(episodes[0].lease.episode, 0);
   EXPECT_EQ(episodes[1].lease.episode, 1);
+}
+
+TEST_F(EnvironmentWorkerTest, ARefusedCloseCostsOneEpisodeOnly) {
+  scheduler_.StartRound(2);
+  server_.faults.Push("CloseEpisodes",
+                      {testing::RowRefusal("UNKNOWN_EPISODE", 0), false});
+  Start();
+  ASSERT_EQ(collector_.WaitFor(2, absl::Seconds(60)), 2);
+  scheduler_.Stop();
+  EXPECT_TRUE(Join().ok());
+  EXPECT_EQ(service_->aborted_episodes(), 1);
+  EXPECT_EQ(scheduler_.open_leases(), 0);
+}
+
+TEST_F(EnvironmentWorkerTest, DeliversEvaluationEpisodesWithoutTrajectories) {
+  collector_.StartRound(1, /*evaluation=*/true);
+  scheduler_.StartEvaluation(2);
+  Start();
+  ASSERT_EQ(collector_.WaitFor(2, absl::Seconds(60)), 2);
+  scheduler_.Stop();
+  EXPECT_TRUE(Join().ok());
+  EXPECT_TRUE(server_.inference.opened()[0].episodes(0).deterministic());
+  for (const FinishedEpisode& episode : collector_.Take()) {
+    EXPECT_EQ(episode.summary.steps(), kEpochs);
+    EXPECT_EQ(episode.steps.size(), kEpochs);
+    EXPECT_FALSE(episode.trajectory.has_observations());
+  }
+}
+
+// Leases three episodes to whoever asks for any.
+class GenerousCoordinator final : public v1::Coordinator::Service {
+ public:
+  grpc::Status RegisterWorker(grpc::ServerContext*,
+                              const v1::RegisterWorkerRequest*,
+                              v1::RegisterWorkerResponse* response) override {
+    response->set_worker_id("w");
+    return grpc::Status::OK;
+  }
+  grpc::Status LeaseEpisodes(grpc::ServerContext*,
+                             const v1::LeaseEpisodesRequest*,
+                             v1::LeaseEpisodesResponse* response) override {
+    if (asked_) {
+      response->set_done(reports == kEnvironments);
+      return grpc::Status::OK;
+    }
+    asked_ = true;
+    for (int i = 0; i < kEnvironments + 1; ++i) {
+      v1::EpisodeLease* lease = response->add_leases();
+      lease->set_lease_id(std::to_string(i));
+      lease->set_environment_key(std::to_string(i));
+      lease->set_incarnation(1);
+      lease->set_task("digits");
+      lease->set_max_epochs(1);
+      lease->set_options_json(
+          R"({"samples_per_epoch": 64, "val_samples": 32})");
+    }
+    return grpc::Status::OK;
+  }
+  grpc::Status ReportEpisode(grpc::ServerContext*,
+                             const v1::ReportEpisodeRequest*,
+                             v1::ReportEpisodeResponse*) override {
+    ++reports;
+    return grpc::Status::OK;
+  }
+
+  int reports = 0;  // Read when the worker has ended.
+
+ private:
+  bool asked_ = false;
+};
+
+TEST_F(EnvironmentWorkerTest, TakesNoMoreLeasesThanItAskedFor) {
+  GenerousCoordinator generous;
+  listener_.server->Shutdown();
+  listener_ = Listen({}, generous).value();
+  CoordinatorClient client(listener_.server->InProcessChannel({}), FastRetry());
+  link_ = std::make_unique<CoordinatorLink>(client, board_, "worker",
+                                            kEnvironments);
+  Start();
+  EXPECT_TRUE(Join().ok());
+  EXPECT_EQ(generous.reports, kEnvironments);
+  ASSERT_EQ(server_.inference.opened().size(), 1);
+  EXPECT_EQ(server_.inference.opened()[0].episodes_size(), kEnvironments);
+  listener_.server->Shutdown();
+}
+
+TEST(EnvMessagesTest, AStepReportHasTheErrorsOfWhatWasMeasured) {
+  env::StepResult result;
+  result.slots.resize(2);
+  result.slots[0].contribution = 2.5;
+  result.contribution_mask = {1, 0};
+  result.contribution_targets = {2.5f, 0};
+  result.contribution_errors = {0.5f, 0};
+  const v1::StepReport report = ToStepReport(result, {"r0c0", "r0c1"});
+  EXPECT_EQ(report.slots(0).contribution_error(), 0.5);
+  EXPECT_FALSE(report.slots(1).has_contribution());
+  EXPECT_FALSE(report.slots(1).has_contribution_error());
 }
 
 TEST_F(EnvironmentWorkerTest, GivesEverythingBackWhenItIsStopped) {

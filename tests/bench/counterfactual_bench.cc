@@ -2,7 +2,8 @@
 // alpha settings, against one plain forward pass of the same batch.
 //   Shared: configurations share their rows until they begin to differ.
 //   Fused: every configuration has rows of its own, each set once.
-//   Repeated: the same with the sets that the reference implementation runs,
+//   Sequential: one forward pass after another, a configuration each.
+//   Repeated: fused, with the sets that the reference implementation runs,
 //   of which some are equal.
 
 #include <cstdint>
@@ -131,6 +132,25 @@ void BM_Counterfactual_Shared(benchmark::State& state) {
   }
 }
 
+void BM_Counterfactual_Sequential(benchmark::State& state) {
+  const int n = static_cast<int>(state.range(0));
+  const auto model = MakeModel(n);
+  const std::vector<uint64_t> masks =
+      host::PlanCounterfactuals(*model).value().masks();
+  c10::InferenceMode inference;
+  const at::Tensor x = at::randn({kRows, 1, 8, 8});
+  for (auto _ : state) {
+    for (const uint64_t mask : masks) {
+      host::AlphaOverrides overrides;
+      for (int i = 0; i < n; ++i) {
+        overrides[model->slot_ids()[i]] =
+            at::full({kRows, 1, 1, 1}, mask >> i & 1 ? 0.5 : 0.0);
+      }
+      benchmark::DoNotOptimize(model->FusedForward(x, overrides));
+    }
+  }
+}
+
 void BM_Counterfactual_Plain(benchmark::State& state) {
   const auto model = MakeModel(static_cast<int>(state.range(0)));
   c10::InferenceMode inference;
@@ -138,10 +158,11 @@ void BM_Counterfactual_Plain(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(model->Forward(x));
 }
 
-BENCHMARK(BM_Counterfactual_Plain)->ArgName("slots")->DenseRange(1, 4);
-BENCHMARK(BM_Counterfactual_Shared)->ArgName("slots")->DenseRange(1, 4);
-BENCHMARK(BM_Counterfactual_Fused)->ArgName("slots")->DenseRange(1, 4);
-BENCHMARK(BM_Counterfactual_Repeated)->ArgName("slots")->DenseRange(1, 4);
+BENCHMARK(BM_Counterfactual_Plain)->ArgName("slots")->DenseRange(1, 5);
+BENCHMARK(BM_Counterfactual_Shared)->ArgName("slots")->DenseRange(1, 5);
+BENCHMARK(BM_Counterfactual_Fused)->ArgName("slots")->DenseRange(1, 5);
+BENCHMARK(BM_Counterfactual_Sequential)->ArgName("slots")->DenseRange(1, 5);
+BENCHMARK(BM_Counterfactual_Repeated)->ArgName("slots")->DenseRange(1, 5);
 
 }  // namespace
 

@@ -88,6 +88,28 @@ class MainJobTest(unittest.TestCase):
             self.assertEqual(server.stop(), 0, server.tail())
             self.assertIn("clean exit", server.tail())
 
+    def quickstart(self, run_dir, *arguments):
+        """Runs the quickstart to its end and returns the run's summary."""
+        done = subprocess.run(
+            ["deploy/quickstart.sh", "--prebuilt", str(ROOT), "--data", DIGITS,
+             "--minutes", "0.15", "--run_dir", run_dir, *arguments, "--",
+             *SHORT],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=180)
+        self.assertEqual(done.returncode, 0, done.stdout.decode())
+        self.assertEqual(self.processes_of(run_dir), [])
+        with open(os.path.join(run_dir, "summary.json")) as f:
+            return json.load(f)
+
+    def test_the_quickstart_ends_well_and_resumes(self):
+        run_dir = os.path.join(self.folder, "run")
+        first = self.quickstart(run_dir)
+        self.check_summary(first, updates=1)
+        second = self.quickstart(run_dir, "--resume")
+        self.check_summary(second, updates=first["updates"] + 1)
+        self.assertGreater(second["policy_version"], first["policy_version"])
+        with open(os.path.join(run_dir, "report.html")) as f:
+            self.assertIn("<svg", f.read())
+
     def test_ctrl_c_stops_every_process_of_the_quickstart(self):
         marker = os.path.join(self.folder, "run")
         quickstart = subprocess.Popen(

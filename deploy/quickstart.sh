@@ -1,26 +1,31 @@
 #!/usr/bin/env bash
 # One command from a fresh checkout to a policy that grows a network: sets up,
 # builds, starts the server, two environment processes and the coordinator on
-# this machine, trains for a few minutes on real handwritten digits, and writes
-# a report.
+# this machine, trains for a few minutes on real handwritten digits or on
+# another task, and writes a report.
 #
-#   deploy/quickstart.sh [--minutes N] [--resume] [--run_dir DIR]
+#   deploy/quickstart.sh [--minutes N] [--task TASK] [--resume] [--run_dir DIR]
 #
+#   --task TASK    digits (default); text, or text:PATH for a file or folder of
+#                  your own; cifar10:DIR or mnist:DIR, the folder of its files
 #   --minutes N    how long to train (default 3); set-up and build not counted
 #   --resume       continue the newest run (or --run_dir) from its checkpoint
 #   --run_dir DIR  where results go (default runs/<time>)
 #   --prebuilt DIR use the binaries below DIR; installs and builds nothing
-#   --data FILE    the digits (default data/digits.csv.gz, fetched if missing)
+#   --data PATH    data of the task, the same as behind the colon (digits:
+#                  default data/digits.csv.gz, fetched if missing)
 #   -- FLAGS       further flags for the coordinator, see esper_trainer --help
 #
 # Ctrl-C stops every process that it started, after saving a checkpoint.
 set -euo pipefail
+called_from=$PWD
 cd "$(dirname "$0")/.."
 
 minutes=3
 resume=false
 run_dir=""
 bin=""
+task=""
 data=""
 trainer_flags=()
 usage() { sed -n '2,/^set -/{s/^# \{0,1\}//;/^set -/!p}' "$0"; }
@@ -31,6 +36,8 @@ while [ $# -gt 0 ]; do
     --run_dir) run_dir="${2:?--run_dir needs a folder}"; shift 2 ;;
     --run_dir=*) run_dir="${1#*=}"; shift ;;
     --resume) resume=true; shift ;;
+    --task) task="${2:?--task needs a name}"; shift 2 ;;
+    --task=*) task="${1#*=}"; shift ;;
     --prebuilt) bin="${2:?--prebuilt needs a folder}"; shift 2 ;;
     --data) data="${2:?--data needs a file}"; shift 2 ;;
     --) shift; trainer_flags=("$@"); break ;;
@@ -42,6 +49,42 @@ done
   echo "quickstart: --minutes must be a number, got $minutes" >&2
   exit 2
 }
+
+if $resume && [ -z "$run_dir" ]; then
+  run_dir=$(ls -1td runs/*/ 2>/dev/null | head -n 1 || true)
+  run_dir="${run_dir%/}"
+  [ -n "$run_dir" ] || { echo "quickstart: no run to resume" >&2; exit 2; }
+fi
+run_dir="${run_dir:-runs/$(date +%Y%m%d-%H%M%S)}"
+
+# A resumed run goes on with its own task and data.
+if $resume && [ -z "$task$data" ] && [ -s "$run_dir/task" ]; then
+  { read -r task; read -r data; } <"$run_dir/task" || true
+fi
+case "$task" in
+  *:*) data="${data:-${task#*:}}"; task="${task%%:*}" ;;
+esac
+case "$data" in
+  "" | /*) ;;
+  *) data="$called_from/$data" ;;
+esac
+task="${task:-digits}"
+case "$task" in
+  digits) ;;
+  text) data="${data:-/usr/share/common-licenses}" ;;
+  cifar10 | mnist)
+    [ -d "$data" ] || {
+      echo "quickstart: --task $task:DIR needs the folder of its files," \
+        "got \"$data\"" >&2
+      exit 2
+    }
+    ;;
+  *)
+    echo "quickstart: unknown task \"$task\"; known: cifar10:DIR, digits," \
+      "mnist:DIR, text, text:PATH" >&2
+    exit 2
+    ;;
+esac
 
 if [ -z "$bin" ]; then
   bin=bazel-bin
@@ -56,14 +99,13 @@ if [ -z "$data" ]; then
   data=data/digits.csv.gz
   python3 deploy/fetch_digits.py "$data"
 fi
-
-if $resume && [ -z "$run_dir" ]; then
-  run_dir=$(ls -1td runs/*/ 2>/dev/null | head -n 1 || true)
-  run_dir="${run_dir%/}"
-  [ -n "$run_dir" ] || { echo "quickstart: no run to resume" >&2; exit 2; }
+env_options=()  # The other tasks bring settings of their own.
+if [ "$task" = digits ]; then
+  env_options=(--env_options='{"samples_per_epoch": 512}')
 fi
-run_dir="${run_dir:-runs/$(date +%Y%m%d-%H%M%S)}"
+
 mkdir -p "$run_dir/checkpoints" "$run_dir/logs"
+printf '%s\n' "$task" "$data" >"$run_dir/task"
 
 pids=()  # In the order in which they are stopped.
 # Starts a process in a group of its own, so that Ctrl-C reaches this script
@@ -126,8 +168,8 @@ $resume && resume_flag=(--resume)
 setsid setpriv --pdeathsig TERM "$bin"/client/trainer/esper_trainer \
   --policy_address="127.0.0.1:$server_port" --address=127.0.0.1:0 \
   --port_file="$run_dir/trainer.port" --run_dir="$run_dir" \
-  --minutes="$minutes" --checkpoint_every=3 --env_options='{"samples_per_epoch": 512}' --workers=2 \
-  "${resume_flag[@]}" "${trainer_flags[@]}" \
+  --minutes="$minutes" --checkpoint_every=3 --workers=2 \
+  --task="$task" "${env_options[@]}" "${resume_flag[@]}" "${trainer_flags[@]}" \
   2> >(tee -a "$run_dir/logs/trainer.log" >&2) &
 trainer=$!
 pids=("$trainer" "$server")
@@ -138,7 +180,7 @@ envs=()
 for i in 1 2; do
   start "env$i" "$bin"/client/env/esper_env \
     --coordinator="127.0.0.1:$trainer_port" --environments=4 \
-    --data="$data" --worker_name="quickstart-$i"
+    --task="$task" --data="$data" --worker_name="quickstart-$i"
   envs+=("$!")
 done
 pids=("$trainer" "${envs[@]}" "$server")

@@ -6,9 +6,12 @@
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
+#include "client/task_names.h"
 
 // What the run does.
-ABSL_FLAG(std::string, task, "digits", "Task of the environments.");
+ABSL_FLAG(std::string, task, "digits",
+          "Task of the environments: cifar10, digits, mnist or text. The "
+          "workers have the data.");
 ABSL_FLAG(int32_t, max_epochs, 50, "Length of an episode, host epochs.");
 ABSL_FLAG(
     std::string, env_options, "",
@@ -65,6 +68,8 @@ absl::Status OutOfRange(const std::string& flag, const std::string& range) {
 }
 
 absl::Status CheckFlags() {
+  absl::Status task = CheckTaskName(absl::GetFlag(FLAGS_task));
+  if (!task.ok()) return task;
   const int episodes = absl::GetFlag(FLAGS_episodes_per_update);
   if (episodes < 1) return OutOfRange("episodes_per_update", "at least 1");
   const int minimum = absl::GetFlag(FLAGS_min_episodes);

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "client/task_names.h"
 #include "core/env/data.h"
 #include "core/env/image_dataset.h"
 #include "core/env/tasks.h"
@@ -282,6 +283,14 @@ TEST(TasksTest, TextHasTheVocabularyOfTheDataAndDisjointParts) {
   const auto refused = LoadTask("text", brief);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(refused.status().message()), HasSubstr(brief));
+}
+
+TEST(TasksTest, AreThoseThatACoordinatorMayAskFor) {
+  EXPECT_EQ(TaskNames(), client::TaskNames());
+  EXPECT_TRUE(client::CheckTaskName("text").ok());
+  const absl::Status unknown = client::CheckTaskName("letters");
+  EXPECT_EQ(unknown.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(unknown.message(), LoadTask("letters", "").status().message());
 }
 
 TEST(TasksTest, RefusesUnknownTasksAndMissingDataByName) {

@@ -8,7 +8,11 @@
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
 
+#include <array>
 #include <limits>
+#include <memory>
+#include <optional>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -232,6 +236,83 @@ TEST(SeedSlotTest, SkipsASeedWhoseResultIsNotNeeded) {
   }
   const c10::InferenceMode inference;
   EXPECT_TRUE(slot->forward(host).is_same(host));
+}
+
+// y = 2 x, counting its calls.
+class CountingSeed : public SeedModule {
+ public:
+  CountingSeed() : SeedModule("counting") {}
+  Tensor forward(const Tensor& x) override {
+    ++calls;
+    return x.add(x);
+  }
+  int calls = 0;
+};
+
+TEST(SeedSlotTest, RunsTheSeedOnlyWhereItsResultShows) {
+  const auto seed = std::make_shared<CountingSeed>();
+  const Tensor host = Features();
+  const auto calls = [&](SeedStage stage, double alpha, const SlotView& view) {
+    ForwardPlan plan = *[&] {
+      const auto slot = MakeSlot();
+      GrowTo(MakeLifecycle(), *slot, stage);
+      return slot->plan();
+    }();
+    plan.seed = seed;
+    plan.alpha_value = alpha;
+    plan.alpha = at::full({}, alpha);
+    seed->calls = 0;
+    RunForwardPlan(plan, host, view, /*training=*/false);
+    return seed->calls;
+  };
+  SlotView off{at::full({}, 0.0)};
+  off.override_is_zero = true;
+  SlotView forced;
+  forced.forced_alpha = 0;
+  forced.forced_generation = 1;
+  // A gradient may be wanted.
+  EXPECT_EQ(calls(SeedStage::kTraining, 0, {}), 1);
+  EXPECT_EQ(calls(SeedStage::kHolding, 1, off), 1);
+  const at::NoGradGuard no_grad;
+  EXPECT_EQ(calls(SeedStage::kTraining, 0, {}), 0);
+  EXPECT_EQ(calls(SeedStage::kBlending, 0, {}), 0);
+  EXPECT_EQ(calls(SeedStage::kHolding, 1, off), 0);
+  EXPECT_EQ(calls(SeedStage::kHolding, 1, forced), 0);
+  EXPECT_EQ(calls(SeedStage::kHolding, 1, {}), 1);
+  EXPECT_EQ(calls(SeedStage::kTraining, 0, SlotView{at::full({}, 0.5)}), 1);
+}
+
+// What reaches an observation is plain numbers.
+TEST(SeedSlotTest, ReportsKeepNoGraphAndNoNetworkAlive) {
+  const auto lifecycle = MakeLifecycle();
+  const auto slot = MakeSlot(Topology::kTransformer);
+  GrowTo(lifecycle, *slot, SeedStage::kHolding);
+  std::optional<SlotReport> report;
+  std::array<double, kTelemetryFeatures> features;
+  c10::weak_intrusive_ptr<at::TensorImpl> parameter(
+      slot->SeedParameters()[0].getIntrusivePtr());
+  {
+    const Tensor host = Leaf(Features(Topology::kTransformer));
+    const Tensor out = slot->forward(host);  // A graph that is alive.
+    report = slot->Report();
+    features = report->telemetry.Features();
+    ASSERT_OK(lifecycle.Prune(*slot, "test").status());
+    EXPECT_FALSE(parameter.expired());  // The graph holds it.
+  }
+  EXPECT_TRUE(parameter.expired());
+  EXPECT_EQ(report->stage, SeedStage::kHolding);
+  EXPECT_EQ(features[17], 1);
+}
+
+TEST(SeedSlotTest, AnUnhealthySeedIsNotMadePermanent) {
+  const auto lifecycle = MakeLifecycle();
+  const auto slot = MakeSlot();
+  GrowTo(lifecycle, *slot, SeedStage::kHolding);
+  ASSERT_OK(slot->RecordContribution(5));
+  ASSERT_OK(slot->RecordGradients(HealthOf({kNan})));
+  EXPECT_EQ(lifecycle.Fossilize(*slot).refusal(), Refusal::kGateFailed);
+  ASSERT_OK(slot->RecordGradients(HealthyReading()));
+  EXPECT_OK(lifecycle.Fossilize(*slot).status());
 }
 
 TEST(SeedSlotTest, AlphaIsRoundedOnceFromItsExactValue) {

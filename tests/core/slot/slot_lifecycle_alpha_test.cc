@@ -109,6 +109,21 @@ TEST_F(AlphaLifecycleTest, InstantRetargetShowsAtOnce) {
   EXPECT_TRUE(trainable());
 }
 
+TEST_F(AlphaLifecycleTest, TelemetryShowsTheCurveAndOperatorOfNow) {
+  GrowTo(lifecycle_, *slot_, S::kHolding);
+  AlphaTargetRequest request = To(0.5, 4);
+  request.curve = AlphaCurve::kCosine;
+  request.steepness = 6;
+  request.algorithm = AlphaAlgorithm::kMultiply;
+  ASSERT_OK(lifecycle_.SetAlphaTarget(*slot_, request).status());
+  const SeedTelemetry telemetry = slot_->Report()->telemetry;
+  EXPECT_EQ(telemetry.alpha.curve, AlphaCurve::kCosine);
+  EXPECT_EQ(telemetry.alpha.steepness, 6);
+  EXPECT_EQ(telemetry.algorithm, AlphaAlgorithm::kMultiply);
+  EXPECT_EQ(telemetry.time_to_target, 4);
+  EXPECT_EQ(telemetry.alpha_velocity, -0.125);
+}
+
 TEST_F(AlphaLifecycleTest, RetargetRefusesOtherStagesAndBadNumbers) {
   GrowTo(lifecycle_, *slot_, S::kTraining);
   EXPECT_EQ(lifecycle_.SetAlphaTarget(*slot_, To(0.5, 2)).refusal(),

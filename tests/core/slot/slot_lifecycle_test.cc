@@ -270,6 +270,16 @@ TEST_F(SlotLifecycleTest, FossilizeNeedsHoldingAndAMeasuredContribution) {
   EXPECT_EQ(holding->stage(), S::kFossilized);
 }
 
+TEST_F(SlotLifecycleTest, SwitchingTheOperatorIsAnEvent) {
+  GrowTo(lifecycle(), *slot_, S::kHolding);
+  recorder_.names.clear();
+  AlphaTargetRequest request = To(0.5, 3);
+  request.algorithm = AlphaAlgorithm::kGate;
+  ASSERT_OK(lifecycle().SetAlphaTarget(*slot_, request).status());
+  EXPECT_EQ(recorder_.names,
+            (std::vector<std::string>{"HOLDING>BLENDING", "ADD>GATE"}));
+}
+
 // Germination.
 
 TEST_F(SlotLifecycleTest, GerminationValidatesBeforeItBuilds) {

@@ -40,6 +40,7 @@ TEST(EpisodeConfigTest, ReadsJsonAndRefusesUnknownKeysByName) {
       R"({"max_seeds": 2, "auto_forward_g1": true, "fossil": "frozen",
           "reward": {"reward_mode": "simplified"}, "val_samples": 100,
           // comments are fine
+          "host_lr": 0.25, "seed_lr": 0.125, "max_grad_norm": 2,
           "reward_timing": "intent", "rollback_rewards": "forfeited"})",
       base);
   ASSERT_TRUE(read.ok()) << read.status();
@@ -48,6 +49,9 @@ TEST(EpisodeConfigTest, ReadsJsonAndRefusesUnknownKeysByName) {
   EXPECT_EQ(read->trainer.fossil, TrainerOptions::Fossil::kFrozen);
   EXPECT_EQ(read->reward.mode, RewardMode::kSimplified);
   EXPECT_EQ(read->trainer.val_samples, 100);
+  EXPECT_EQ(read->trainer.host_lr, 0.25);
+  EXPECT_EQ(read->trainer.seed_lr, 0.125);
+  EXPECT_EQ(read->trainer.max_grad_norm, 2);
   EXPECT_EQ(read->trainer.samples_per_epoch, 128);
   EXPECT_EQ(read->reward_timing, EpisodeConfig::RewardTiming::kIntent);
   EXPECT_TRUE(EpisodeConfigFromJson("", base).ok());
@@ -58,6 +62,7 @@ TEST(EpisodeConfigTest, ReadsJsonAndRefusesUnknownKeysByName) {
       {"{", "object"},
       {"{\"max_seeds\": \"two\"}", "max_seeds"},
       {"{\"max_seeds\": -2}", "max_seeds"},
+      {"{\"host_lr\": 0}", "learning rates"},
       {"{\"fossil\": \"thaw\"}", "frozen"},
       {"{\"val_samples\": 100000}", "val_samples"},
       {"{\"reward\": {\"reward_mod\": \"shaped\"}}", "reward"}};

@@ -35,8 +35,6 @@ class CoordinatorLink {
   // Asks only when the coordinator wants to be asked
   // again: none before that.
   absl::StatusOr<Answer> Lease(int max, absl::Time now);
-  // When it wants to be asked again.
-  absl::Time next_question() const { return next_question_; }
 
   // Delivers, and forgets the lease. A refusal is logged and is no error: the
   // episode went to somebody else. UNAVAILABLE or DEADLINE_EXCEEDED if the

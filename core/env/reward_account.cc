@@ -165,12 +165,11 @@ void RewardAccount::OnOutcome(const RewardContext& context, Op op, bool success,
     const slot::SlotReport* report = FindReport(context.reports, id);
     const slot::SlotAttribution* measured = context.measured.Find(id);
     const double improvement = report->metrics.total_improvement();
-    const bool counterfactual = config_.reward.contributing ==
-                                RewardConfig::Contributing::kCounterfactual;
-    const double worth = !counterfactual       ? improvement
-                         : measured != nullptr ? measured->contribution
-                                               : 0;
-    if (worth >= kMinFossilizeContribution) ++contributing_;
+    std::optional<double> contribution;
+    if (measured != nullptr) contribution = measured->contribution;
+    if (CountsAsContributing(config_.reward, improvement, contribution)) {
+      ++contributing_;
+    }
     pending_.credit += ledger_.Settle(id, improvement, context.epoch).credit;
     acc_at_germination_.erase(id);
     if (paid.new_drip.has_value()) drips_.push_back(*paid.new_drip);

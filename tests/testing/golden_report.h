@@ -60,12 +60,6 @@ class GoldenReport {
   const std::vector<std::string>& failures() const { return failures_; }
   const std::vector<std::string>& skips() const { return skips_; }
 
-  // "N passed, N failed, N skipped".
-  std::string Summary() const {
-    return absl::StrCat(passed_, " passed, ", failures_.size(), " failed, ",
-                        skips_.size(), " skipped");
-  }
-
  private:
   void Finish(const std::string& name, const std::string& problems) {
     if (problems.empty()) {

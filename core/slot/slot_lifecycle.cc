@@ -1,74 +1,23 @@
 #include "core/slot/slot_lifecycle.h"
 
+#include <exception>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "core/error.h"
 #include "core/slot/slot_lifecycle_events.h"
 
 namespace esper::slot {
 namespace {
 
-constexpr double kArrivedAtZero = 1e-6;
-
-GateResult FailedVerdict(GateLevel level, const char* check,
-                         const std::string& message, absl::Time now) {
-  GateResult result;
-  result.level = level;
-  result.checks_failed.push_back(check);
-  result.message = message;
-  result.at = now;
-  return result;
-}
-
-// What this rank thinks of an advance.
-struct LocalVerdict {
-  absl::StatusOr<GateResult> result;
-  Refusal refusal = Refusal::kGateFailed;  // If `result` has not passed.
-  SeedStage target = SeedStage::kUnknown;
-  bool gate_evaluated = false;
-};
-
-LocalVerdict Judge(const GatePolicy& policy, const std::optional<Seed>& seed,
-                   const std::string& slot_id, std::optional<SeedStage> target,
-                   absl::Time now) {
-  LocalVerdict verdict{GateResult()};
-  if (target && IsFailureStage(*target)) {
-    verdict.target = *target;
-    verdict.result = absl::InvalidArgumentError(absl::StrCat(
-        "Advancing to ", StageName(*target), " is not possible; prune."));
-    return verdict;
+// An esper::Error keeps its code and detail; anything else is our fault.
+absl::Status StatusOf(const std::exception& exception) {
+  if (const auto* error = dynamic_cast<const Error*>(&exception)) {
+    return ToStatus(*error);
   }
-  if (!seed || IsFailureStage(seed->stage.stage())) {
-    verdict.refusal = Refusal::kNoSeed;
-    verdict.target = target.value_or(SeedStage::kUnknown);
-    verdict.result =
-        FailedVerdict(GateLevel::kG0, "no_active_seed",
-                      absl::StrCat("Slot ", slot_id, " has no seed."), now);
-    return verdict;
-  }
-  const SeedStage from = seed->stage.stage();
-  if (!target) target = DefaultNextStage(from);
-  if (!target) {
-    verdict.refusal = Refusal::kIllegalTransition;
-    verdict.result = FailedVerdict(
-        GateLevel::kG0, "no_valid_transition",
-        absl::StrCat("Nothing follows ", StageName(from), "."), now);
-    return verdict;
-  }
-  verdict.target = *target;
-  if (!IsLegalTransition(from, *target)) {
-    verdict.refusal = Refusal::kIllegalTransition;
-    verdict.result = FailedVerdict(
-        GateOf(*target).value_or(GateLevel::kG0), "transition_failed",
-        absl::StrCat("A seed in ", StageName(from), " cannot enter ",
-                     StageName(*target), "."),
-        now);
-    return verdict;
-  }
-  verdict.gate_evaluated = true;
-  verdict.result = policy.Evaluate(*target, GateInputsOf(*seed), now);
-  return verdict;
+  return absl::InternalError(exception.what());
 }
 
 }  // namespace
@@ -90,12 +39,81 @@ absl::Time SlotLifecycle::Now() const {
   return options_.clock ? options_.clock() : absl::Now();
 }
 
+uint64_t SlotLifecycle::HashConfig(const SeedSlot::Options& slot,
+                                   const DecisionHash& request) const {
+  const GateThresholds& thresholds = options_.gate_policy.thresholds();
+  return DecisionHash()
+      .Add(request.value())
+      .Add(uint64_t(slot.channels))
+      .Add(uint64_t(slot.topology))
+      .Add(uint64_t(slot.dtype))
+      .Add(uint64_t(slot.init_profile))
+      .Add(slot.init_seed)
+      .Add(uint64_t(options_.gate_policy.profile()))
+      .Add(thresholds.min_improvement)
+      .Add(uint64_t(thresholds.min_blending_epochs))
+      .Add(thresholds.min_gradient_ratio)
+      .Add(thresholds.min_gradient_health)
+      .Add(thresholds.min_contribution)
+      .Add(thresholds.alpha_tolerance)
+      .Add(uint64_t(thresholds.improvement_from_contribution))
+      .Add(uint64_t(options_.auto_forward.g1))
+      .Add(uint64_t(options_.auto_forward.g2))
+      .Add(uint64_t(options_.auto_forward.g3))
+      .value();
+}
+
 template <typename Body>
-LifecycleResult SlotLifecycle::Run(SeedSlot& slot, Body body) const {
-  Events events;
-  LifecycleResult result = [&] {
+LifecycleResult SlotLifecycle::Run(SeedSlot& slot, Decision decision,
+                                   const DecisionHash& request,
+                                   Body body) const {
+  std::vector<SlotEvent> events;
+  const LifecycleResult result = [&] {
     absl::MutexLock lock(&slot.mu_);
-    return body(events);
+    DecisionKey key;
+    key.slot_id = slot.slot_id();
+    key.decision = decision;
+    key.sequence = slot.sequence_++;
+    if (slot.seed_) {
+      key.from = slot.seed_->stage.stage();
+      key.generation = slot.seed_->generation;
+    }
+    SlotDraft draft{slot.options(), slot.is_training(), slot.germinations_};
+    const auto work_out = [&] {
+      draft.now = Now();
+      draft.seed = slot.seed_;
+      return body(draft);
+    };
+    LifecycleResult drafted = LifecycleResult::Done();
+    if (options_.synchronizer == nullptr) {
+      drafted = work_out();
+    } else {
+      // Every rank comes to the exchange, whatever happened to it, so that
+      // none waits in vain.
+      try {
+        drafted = work_out();
+      } catch (const std::exception& exception) {
+        drafted = LifecycleResult::Failed(StatusOf(exception));
+      }
+      LocalOutcome local{drafted.status(), drafted.refusal(), std::nullopt};
+      if (drafted.ok() && draft.step) {
+        key.target = draft.step->target;
+        local.verdict = draft.step->verdict;
+      }
+      key.config_hash = HashConfig(slot.options(), request);
+      auto agreed = options_.synchronizer->Agree(key, local);
+      if (!agreed.ok()) return LifecycleResult::Failed(agreed.status());
+      if (local.verdict && *agreed) draft.step->verdict = **std::move(agreed);
+    }
+    if (!drafted.ok()) return drafted;
+    if (draft.step) drafted = TakeStep(draft);
+    events = std::move(draft.events);
+    if (!drafted.ok() || !draft.changed) return drafted;
+    if (draft.seed) UpdateBlendOutFreeze(*draft.seed);
+    slot.germinations_ = draft.germinations;
+    if (draft.auto_prune) slot.auto_prune_ = std::move(draft.auto_prune);
+    slot.CommitLocked(std::move(draft.seed));
+    return drafted;
   }();
   if (options_.events != nullptr) {
     for (const SlotEvent& event : events) options_.events->OnEvent(event);
@@ -103,227 +121,108 @@ LifecycleResult SlotLifecycle::Run(SeedSlot& slot, Body body) const {
   return result;
 }
 
+LifecycleResult SlotLifecycle::TakeStep(SlotDraft& draft) {
+  const GatedStep& step = *draft.step;
+  const GateResult& verdict = step.verdict;
+  Seed& seed = *draft.seed;
+  draft.events.push_back(MakeGateEvaluated(seed, step.target, verdict));
+  if (!verdict.passed) {
+    if (step.optional) return LifecycleResult::Done(verdict);
+    return LifecycleResult::Refused(Refusal::kGateFailed, verdict.message,
+                                    verdict);
+  }
+  SlotEvent changed = MakeStageChanged(seed, step.target);
+  if (!EnterStage(seed, step.target, draft.now)) {
+    return LifecycleResult::Failed(absl::InternalError(
+        absl::StrCat("A gate opened for an illegal step to ",
+                     StageName(step.target), " in slot ", seed.slot_id, ".")));
+  }
+  draft.changed = true;
+  draft.events.push_back(std::move(changed));
+  if (step.target == SeedStage::kFossilized) {
+    draft.events.push_back(MakeFossilized(seed));
+  }
+  if (step.full_alpha) {
+    seed.alpha.RestAt(1.0);
+    seed.metrics.current_alpha = 1.0;
+  }
+  return LifecycleResult::Done(verdict);
+}
+
 LifecycleResult SlotLifecycle::Germinate(
     SeedSlot& slot, const GerminateRequest& request) const {
-  return Run(slot, [&](Events& events) {
-    return GerminateLocked(slot, request, events);
+  DecisionHash hash;
+  hash.Add(request.blueprint_id)
+      .Add(request.seed_id)
+      .Add(request.blend_id)
+      .Add(uint64_t(request.tempo))
+      .Add(uint64_t(request.algorithm))
+      .Add(request.alpha_target.value_or(1.0));
+  for (const auto& [name, value] : request.values) {
+    hash.Add(name).Add(uint64_t(value));
+  }
+  return Run(slot, Decision::kGerminate, hash, [&](SlotDraft& draft) {
+    return DraftGermination(request, draft);
   });
 }
 
 LifecycleResult SlotLifecycle::Advance(SeedSlot& slot,
                                        std::optional<SeedStage> target) const {
-  return Run(slot, [&](Events& events) {
-    return AdvanceLocked(slot, target, events);
-  });
+  const DecisionHash hash = DecisionHash()
+                                .Add(uint64_t(target.has_value()))
+                                .Add(uint64_t(target.value_or(SeedStage{})));
+  return Run(slot, Decision::kAdvance, hash,
+             [&](SlotDraft& draft) { return DraftAdvance(target, draft); });
 }
 
 LifecycleResult SlotLifecycle::Fossilize(SeedSlot& slot) const {
-  return Run(slot,
-             [&](Events& events) { return FossilizeLocked(slot, events); });
+  return Run(slot, Decision::kFossilize, DecisionHash(),
+             [&](SlotDraft& draft) { return DraftFossilization(draft); });
 }
 
 LifecycleResult SlotLifecycle::Tick(SeedSlot& slot) const {
-  return Run(slot, [&](Events& events) { return TickLocked(slot, events); });
+  return Run(slot, Decision::kTick, DecisionHash(),
+             [&](SlotDraft& draft) { return DraftTick(draft); });
 }
 
 LifecycleResult SlotLifecycle::SetAlpha(SeedSlot& slot, double alpha) const {
-  return Run(slot, [&](Events&) { return SetAlphaLocked(slot, alpha); });
+  return Run(slot, Decision::kSetAlpha, DecisionHash().Add(alpha),
+             [&](SlotDraft& draft) { return DraftAlpha(alpha, draft); });
 }
 
 LifecycleResult SlotLifecycle::SetAlphaTarget(
     SeedSlot& slot, const AlphaTargetRequest& request) const {
-  return Run(slot, [&](Events& events) {
-    return SetAlphaTargetLocked(slot, request, events);
+  const DecisionHash hash =
+      DecisionHash()
+          .Add(request.target)
+          .Add(uint64_t(request.steps))
+          .Add(uint64_t(request.curve.value_or(AlphaCurve{})))
+          .Add(request.steepness)
+          .Add(uint64_t(request.algorithm.value_or(AlphaAlgorithm{})));
+  return Run(slot, Decision::kSetAlphaTarget, hash, [&](SlotDraft& draft) {
+    return DraftAlphaTarget(request, draft);
   });
 }
 
 LifecycleResult SlotLifecycle::SchedulePrune(
     SeedSlot& slot, const PruneRequest& request) const {
-  return Run(slot, [&](Events& events) {
-    return SchedulePruneLocked(slot, request, events);
+  const DecisionHash hash =
+      DecisionHash()
+          .Add(uint64_t(request.steps))
+          .Add(uint64_t(request.curve.value_or(AlphaCurve{})))
+          .Add(request.steepness)
+          .Add(request.reason)
+          .Add(request.initiator);
+  return Run(slot, Decision::kSchedulePrune, hash, [&](SlotDraft& draft) {
+    return DraftScheduledPrune(request, draft);
   });
 }
 
 LifecycleResult SlotLifecycle::Prune(SeedSlot& slot, const std::string& reason,
                                      const std::string& initiator) const {
-  return Run(slot, [&](Events& events) {
-    return PruneLocked(slot, reason, initiator, events);
-  });
-}
-
-LifecycleResult SlotLifecycle::GerminateLocked(SeedSlot& slot,
-                                               const GerminateRequest& request,
-                                               Events& events) const {
-  if (slot.seed_) {
-    return LifecycleResult::Refused(
-        Refusal::kSlotOccupied,
-        absl::StrCat("Slot ", slot.slot_id(), " holds ", slot.seed_->seed_id,
-                     " (", StageName(slot.seed_->stage.stage()), ")."));
-  }
-  const absl::Time now = Now();
-  auto seed = BuildSeed(slot.options(), *options_.registry, request,
-                        slot.germinations_ + 1, now);
-  if (!seed.ok()) return LifecycleResult::Failed(seed.status());
-  auto gate = options_.gate_policy.Evaluate(SeedStage::kGerminated,
-                                            GateInputsOf(*seed), now);
-  if (!gate.ok()) return LifecycleResult::Failed(gate.status());
-  if (!gate->passed) {
-    return LifecycleResult::Refused(Refusal::kGateFailed, gate->message, *gate);
-  }
-  EnterStage(*seed, SeedStage::kGerminated, now);
-  seed->module->train(slot.is_training());
-  if (seed->gate) seed->gate->train(slot.is_training());
-  ++slot.germinations_;
-  slot.CommitLocked(*std::move(seed));
-  events.push_back(MakeGerminated(*slot.seed_));
-  return LifecycleResult::Done(*std::move(gate));
-}
-
-LifecycleResult SlotLifecycle::AdvanceLocked(SeedSlot& slot,
-                                             std::optional<SeedStage> target,
-                                             Events& events) const {
-  const absl::Time now = Now();
-  const LocalVerdict local =
-      Judge(options_.gate_policy, slot.seed_, slot.slot_id(), target, now);
-
-  // Every rank comes here, whatever it thinks, so that none waits in vain.
-  DecisionKey key;
-  key.slot_id = slot.slot_id();
-  key.sequence = slot.sequence_++;
-  key.target = local.target;
-  if (slot.seed_) {
-    key.from = slot.seed_->stage.stage();
-    key.generation = slot.seed_->generation;
-  }
-  LocalGateSynchronizer alone;
-  GateSynchronizer& synchronizer =
-      options_.synchronizer != nullptr ? *options_.synchronizer : alone;
-  absl::StatusOr<GateResult> verdict = synchronizer.Agree(key, local.result);
-  if (!verdict.ok()) return LifecycleResult::Failed(verdict.status());
-  if (local.gate_evaluated) {
-    events.push_back(MakeGateEvaluated(*slot.seed_, local.target, *verdict));
-  }
-  if (!verdict->passed) {
-    return LifecycleResult::Refused(local.refusal, verdict->message, *verdict);
-  }
-
-  Seed seed = *slot.seed_;
-  SlotEvent changed = MakeStageChanged(seed, local.target);
-  if (!EnterStage(seed, local.target, now)) {
-    return LifecycleResult::Failed(absl::InternalError(absl::StrCat(
-        "The ranks agreed on an illegal step to ", StageName(local.target),
-        " in slot ", slot.slot_id(), ".")));
-  }
-  slot.CommitLocked(std::move(seed));
-  events.push_back(std::move(changed));
-  if (local.target == SeedStage::kFossilized) {
-    events.push_back(MakeFossilized(*slot.seed_));
-  }
-  return LifecycleResult::Done(*std::move(verdict));
-}
-
-LifecycleResult SlotLifecycle::FossilizeLocked(SeedSlot& slot,
-                                               Events& events) const {
-  if (slot.seed_ && slot.seed_->stage.stage() != SeedStage::kHolding &&
-      !IsFailureStage(slot.seed_->stage.stage())) {
-    return LifecycleResult::Refused(
-        Refusal::kWrongStage,
-        absl::StrCat("Only a seed in HOLDING can be fossilised; ",
-                     slot.seed_->seed_id, " is in ",
-                     StageName(slot.seed_->stage.stage()), "."));
-  }
-  LifecycleResult result = AdvanceLocked(slot, SeedStage::kFossilized, events);
-  if (!result.ok()) return result;
-  Seed seed = *slot.seed_;
-  seed.alpha.RestAt(1.0);
-  seed.metrics.current_alpha = 1.0;
-  slot.CommitLocked(std::move(seed));
-  return result;
-}
-
-LifecycleResult SlotLifecycle::TickLocked(SeedSlot& slot,
-                                          Events& events) const {
-  if (!slot.seed_) return LifecycleResult::Done();
-  const AutoForward& automatic = options_.auto_forward;
-  const int64_t epochs = slot.seed_->metrics.epochs_in_stage;
-  const int64_t min_epochs =
-      options_.gate_policy.thresholds().min_blending_epochs;
-  switch (slot.seed_->stage.stage()) {
-    case SeedStage::kGerminated:
-      if (!automatic.g1) return LifecycleResult::Done();
-      return TryAdvanceLocked(slot, SeedStage::kTraining, events);
-    case SeedStage::kTraining:
-      if (!automatic.g2 || epochs < min_epochs) return LifecycleResult::Done();
-      return TryAdvanceLocked(slot, SeedStage::kBlending, events);
-    case SeedStage::kBlending:
-      return TickBlendingLocked(slot, events);
-    case SeedStage::kPruned:
-    case SeedStage::kEmbargoed:
-    case SeedStage::kResetting:
-      return TickCoolingLocked(slot, events);
-    default:
-      return LifecycleResult::Done();
-  }
-}
-
-LifecycleResult SlotLifecycle::TryAdvanceLocked(SeedSlot& slot,
-                                                SeedStage target,
-                                                Events& events) const {
-  LifecycleResult result = AdvanceLocked(slot, target, events);
-  // A gate that does not open yet is no failure of the tick.
-  return result.refused() ? LifecycleResult::Done(result.gate()) : result;
-}
-
-LifecycleResult SlotLifecycle::TickBlendingLocked(SeedSlot& slot,
-                                                  Events& events) const {
-  Seed seed = *slot.seed_;
-  const bool arrived = seed.alpha.Step() || seed.alpha.AtTarget();
-  seed.metrics.current_alpha = seed.alpha.alpha();
-  seed.metrics.alpha_ramp_step = seed.alpha.state().steps_done;
-  UpdateBlendOutFreeze(seed);
-  const int64_t epochs = seed.metrics.epochs_in_stage;
-  const double target = seed.alpha.state().target;
-  slot.CommitLocked(std::move(seed));
-  if (!arrived) return LifecycleResult::Done();
-
-  if (target <= kArrivedAtZero) {
-    const auto or_default = [](const std::string& text, const char* fallback) {
-      return text.empty() ? std::string(fallback) : text;
-    };
-    return PruneLocked(
-        slot, or_default(slot.seed_->prune_reason, "scheduled_prune"),
-        or_default(slot.seed_->prune_initiator, "policy"), events);
-  }
-  const GatePolicy& policy = options_.gate_policy;
-  const bool old_enough = policy.profile() == GateProfile::kPermissive ||
-                          epochs >= policy.thresholds().min_blending_epochs;
-  if (!options_.auto_forward.g3 || !old_enough) return LifecycleResult::Done();
-  return TryAdvanceLocked(slot, SeedStage::kHolding, events);
-}
-
-LifecycleResult SlotLifecycle::TickCoolingLocked(SeedSlot& slot,
-                                                 Events& events) const {
-  const absl::Time now = Now();
-  Seed seed = *slot.seed_;
-  if (seed.stage.stage() == SeedStage::kPruned) {
-    events.push_back(MakeStageChanged(seed, SeedStage::kEmbargoed));
-    EnterStage(seed, SeedStage::kEmbargoed, now);
-    slot.CommitLocked(std::move(seed));
-    return LifecycleResult::Done();
-  }
-  ++seed.metrics.epochs_total;
-  ++seed.metrics.epochs_in_stage;
-  if (seed.stage.stage() == SeedStage::kResetting) {
-    events.push_back(MakeStageChanged(seed, SeedStage::kDormant));
-    slot.CommitLocked(std::nullopt);
-    return LifecycleResult::Done();
-  }
-  if (++seed.cooldown_ticks >= kEmbargoTicks) {
-    events.push_back(MakeStageChanged(seed, SeedStage::kResetting));
-    EnterStage(seed, SeedStage::kResetting, now);
-  }
-  slot.CommitLocked(std::move(seed));
-  return LifecycleResult::Done();
+  return Run(
+      slot, Decision::kPrune, DecisionHash().Add(reason).Add(initiator),
+      [&](SlotDraft& draft) { return DraftPrune(reason, initiator, draft); });
 }
 
 }  // namespace esper::slot

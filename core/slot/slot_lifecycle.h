@@ -19,6 +19,7 @@
 #include "core/slot/lifecycle_result.h"
 #include "core/slot/seed.h"
 #include "core/slot/seed_slot.h"
+#include "core/slot/slot_draft.h"
 #include "core/slot/stage.h"
 
 namespace esper::slot {
@@ -46,10 +47,14 @@ struct PruneRequest {
 // serves all slots of a model, with one gate policy.
 //
 // Every call either takes effect as a whole or changes nothing, and says which
-// (LifecycleResult); only a tick whose automatic gate could not be agreed on
-// keeps the step that alpha took before. Events are delivered after the call
-// has taken effect. Calls on one slot are serialised by its mutex; calls on
-// different slots may run at once. No global random generator is left changed.
+// (LifecycleResult). Events are delivered after the call has taken effect.
+// Calls on one slot are serialised by its mutex; calls on different slots may
+// run at once. No global random generator is left changed.
+//
+// With a synchroniser every call, also one that is refused or fails, comes to
+// it once before anything changes, so that all ranks of a run act alike or fail
+// alike; what a call throws then becomes its error. The slot's mutex is held
+// meanwhile: reports of the slot wait, forwards do not.
 class SlotLifecycle {
  public:
   // Gates that ticks try by themselves. With all three, nothing is left for
@@ -120,41 +125,43 @@ class SlotLifecycle {
   const Options& options() const { return options_; }
 
  private:
-  using Events = std::vector<SlotEvent>;
-
   explicit SlotLifecycle(const Options& options) : options_(options) {}
 
-  // The body of each call, with the slot's mutex held; events are collected.
-  LifecycleResult GerminateLocked(SeedSlot& slot,
-                                  const GerminateRequest& request,
-                                  Events& events) const;
-  LifecycleResult AdvanceLocked(SeedSlot& slot, std::optional<SeedStage> target,
-                                Events& events) const;
-  LifecycleResult FossilizeLocked(SeedSlot& slot, Events& events) const;
-  LifecycleResult TickLocked(SeedSlot& slot, Events& events) const;
-  LifecycleResult TryAdvanceLocked(SeedSlot& slot, SeedStage target,
-                                   Events& events) const;
-  LifecycleResult TickBlendingLocked(SeedSlot& slot, Events& events) const;
-  LifecycleResult TickCoolingLocked(SeedSlot& slot, Events& events) const;
-  LifecycleResult SetAlphaLocked(SeedSlot& slot, double alpha) const;
-  LifecycleResult SetAlphaTargetLocked(SeedSlot& slot,
-                                       const AlphaTargetRequest& request,
-                                       Events& events) const;
-  LifecycleResult SchedulePruneLocked(SeedSlot& slot,
-                                      const PruneRequest& request,
-                                      Events& events) const;
-  LifecycleResult PruneLocked(SeedSlot& slot, const std::string& reason,
-                              const std::string& initiator,
-                              Events& events) const;
+  // The body of each call: works out a draft and changes nothing else. What it
+  // returns short of Done makes the draft void.
+  LifecycleResult DraftGermination(const GerminateRequest& request,
+                                   SlotDraft& draft) const;
+  LifecycleResult DraftAdvance(std::optional<SeedStage> target,
+                               SlotDraft& draft) const;
+  LifecycleResult DraftFossilization(SlotDraft& draft) const;
+  LifecycleResult DraftTick(SlotDraft& draft) const;
+  LifecycleResult DraftAutomaticStep(SeedStage target, SlotDraft& draft) const;
+  LifecycleResult DraftBlendingTick(SlotDraft& draft) const;
+  LifecycleResult DraftCoolingTick(SlotDraft& draft) const;
+  LifecycleResult DraftAlpha(double alpha, SlotDraft& draft) const;
+  LifecycleResult DraftAlphaTarget(const AlphaTargetRequest& request,
+                                   SlotDraft& draft) const;
+  LifecycleResult DraftScheduledPrune(const PruneRequest& request,
+                                      SlotDraft& draft) const;
+  LifecycleResult DraftPrune(const std::string& reason,
+                             const std::string& initiator,
+                             SlotDraft& draft) const;
 
   // Gives `seed` another operator: a gate network comes or goes with GATE, and
   // opens nearly if the seed already shows, so that the output hardly moves.
-  static absl::Status SwitchAlgorithm(const SeedSlot& slot, AlphaAlgorithm to,
-                                      int64_t steps, Seed& seed);
+  static absl::Status SwitchAlgorithm(AlphaAlgorithm to, int64_t steps,
+                                      SlotDraft& draft);
 
-  // Runs `body` under the slot's mutex, then delivers the events.
+  // Enters the stage that the draft waits for, if the verdict lets it.
+  static LifecycleResult TakeStep(SlotDraft& draft);
+
+  // Under the slot's mutex: runs `body` on a draft, agrees with the other
+  // ranks, commits; then delivers the events. `request` hashes what was asked.
   template <typename Body>
-  LifecycleResult Run(SeedSlot& slot, Body body) const;
+  LifecycleResult Run(SeedSlot& slot, Decision decision,
+                      const DecisionHash& request, Body body) const;
+  uint64_t HashConfig(const SeedSlot::Options& slot,
+                      const DecisionHash& request) const;
   absl::Time Now() const;
 
   Options options_;

@@ -12,9 +12,10 @@
 namespace esper::slot {
 namespace {
 
-LifecycleResult NoSeed(const SeedSlot& slot) {
+LifecycleResult NoSeed(const SlotDraft& draft) {
   return LifecycleResult::Refused(
-      Refusal::kNoSeed, absl::StrCat("Slot ", slot.slot_id(), " is empty."));
+      Refusal::kNoSeed,
+      absl::StrCat("Slot ", draft.slot.slot_id, " is empty."));
 }
 
 // Why no seed of this stage may lose or change its weight; absent if it may.
@@ -50,23 +51,21 @@ absl::Status CheckFinite(const char* what, double value) {
 
 }  // namespace
 
-LifecycleResult SlotLifecycle::SetAlphaLocked(SeedSlot& slot,
-                                              double alpha) const {
-  if (!slot.seed_) return NoSeed(slot);
-  if (IsFailureStage(slot.seed_->stage.stage())) {
-    return *RefuseByStage(*slot.seed_);
-  }
-  Seed seed = *slot.seed_;
+LifecycleResult SlotLifecycle::DraftAlpha(double alpha,
+                                          SlotDraft& draft) const {
+  if (!draft.seed) return NoSeed(draft);
+  Seed& seed = *draft.seed;
+  if (IsFailureStage(seed.stage.stage())) return *RefuseByStage(seed);
   if (absl::Status status = seed.alpha.SetAlpha(alpha); !status.ok()) {
     return LifecycleResult::Failed(std::move(status));
   }
   seed.metrics.current_alpha = seed.alpha.alpha();
-  slot.CommitLocked(std::move(seed));
+  draft.changed = true;
   return LifecycleResult::Done();
 }
 
-LifecycleResult SlotLifecycle::SetAlphaTargetLocked(
-    SeedSlot& slot, const AlphaTargetRequest& request, Events& events) const {
+LifecycleResult SlotLifecycle::DraftAlphaTarget(
+    const AlphaTargetRequest& request, SlotDraft& draft) const {
   if (absl::Status status = CheckFinite("Alpha target", request.target);
       !status.ok()) {
     return LifecycleResult::Failed(std::move(status));
@@ -76,9 +75,9 @@ LifecycleResult SlotLifecycle::SetAlphaTargetLocked(
         absl::StrCat("Alpha target must be above 0, got ", request.target,
                      "; prune to remove a seed.")));
   }
-  if (!slot.seed_) return NoSeed(slot);
-  if (auto refusal = RefuseByStage(*slot.seed_)) return *std::move(refusal);
-  Seed seed = *slot.seed_;
+  if (!draft.seed) return NoSeed(draft);
+  Seed& seed = *draft.seed;
+  if (auto refusal = RefuseByStage(seed)) return *std::move(refusal);
   const SeedStage stage = seed.stage.stage();
   if (stage != SeedStage::kBlending && stage != SeedStage::kHolding) {
     return LifecycleResult::Refused(
@@ -88,15 +87,14 @@ LifecycleResult SlotLifecycle::SetAlphaTargetLocked(
   }
   if (seed.alpha.mode() != AlphaMode::kHold) return AlphaMoving(seed);
 
-  Events pending;
   if (stage == SeedStage::kHolding && request.target < 1.0 - kAlphaTolerance) {
-    pending.push_back(MakeStageChanged(seed, SeedStage::kBlending));
-    EnterStage(seed, SeedStage::kBlending, Now());
+    draft.events.push_back(MakeStageChanged(seed, SeedStage::kBlending));
+    EnterStage(seed, SeedStage::kBlending, draft.now);
   }
   if (request.algorithm && *request.algorithm != seed.algorithm) {
-    pending.push_back(MakeAlgorithmChanged(seed, *request.algorithm));
+    draft.events.push_back(MakeAlgorithmChanged(seed, *request.algorithm));
     if (absl::Status status =
-            SwitchAlgorithm(slot, *request.algorithm, request.steps, seed);
+            SwitchAlgorithm(*request.algorithm, request.steps, draft);
         !status.ok()) {
       return LifecycleResult::Failed(std::move(status));
     }
@@ -107,21 +105,19 @@ LifecycleResult SlotLifecycle::SetAlphaTargetLocked(
     return LifecycleResult::Failed(std::move(status));
   }
   seed.metrics.current_alpha = seed.alpha.alpha();
-  UpdateBlendOutFreeze(seed);
-  slot.CommitLocked(std::move(seed));
-  for (SlotEvent& event : pending) events.push_back(std::move(event));
+  draft.changed = true;
   return LifecycleResult::Done();
 }
 
-absl::Status SlotLifecycle::SwitchAlgorithm(const SeedSlot& slot,
-                                            AlphaAlgorithm to, int64_t steps,
-                                            Seed& seed) {
+absl::Status SlotLifecycle::SwitchAlgorithm(AlphaAlgorithm to, int64_t steps,
+                                            SlotDraft& draft) {
+  Seed& seed = *draft.seed;
   if (to == AlphaAlgorithm::kGate) {
     auto gate =
-        BuildGate(slot.options(), seed.generation, std::max<int64_t>(1, steps),
+        BuildGate(draft.slot, seed.generation, std::max<int64_t>(1, steps),
                   /*nearly_open=*/seed.alpha.alpha() > 0);
     if (!gate.ok()) return gate.status();
-    (*gate)->train(slot.is_training());
+    (*gate)->train(draft.training);
     seed.gate = *std::move(gate);
     seed.blend_id = BlendId::kGated;
   } else if (seed.algorithm == AlphaAlgorithm::kGate) {
@@ -132,16 +128,15 @@ absl::Status SlotLifecycle::SwitchAlgorithm(const SeedSlot& slot,
   return absl::OkStatus();
 }
 
-LifecycleResult SlotLifecycle::SchedulePruneLocked(SeedSlot& slot,
-                                                   const PruneRequest& request,
-                                                   Events& events) const {
+LifecycleResult SlotLifecycle::DraftScheduledPrune(const PruneRequest& request,
+                                                   SlotDraft& draft) const {
   if (absl::Status status = CheckFinite("Steepness", request.steepness);
       !status.ok()) {
     return LifecycleResult::Failed(std::move(status));
   }
-  if (!slot.seed_) return NoSeed(slot);
-  if (auto refusal = RefuseByStage(*slot.seed_)) return *std::move(refusal);
-  Seed seed = *slot.seed_;
+  if (!draft.seed) return NoSeed(draft);
+  Seed& seed = *draft.seed;
+  if (auto refusal = RefuseByStage(seed)) return *std::move(refusal);
   const SeedStage stage = seed.stage.stage();
   const bool at_once = request.steps <= 0 || seed.alpha.alpha() <= 0;
   if (!at_once && seed.alpha.mode() != AlphaMode::kHold) {
@@ -149,13 +144,12 @@ LifecycleResult SlotLifecycle::SchedulePruneLocked(SeedSlot& slot,
   }
   if (at_once ||
       (stage != SeedStage::kHolding && stage != SeedStage::kBlending)) {
-    return PruneLocked(slot, request.reason, request.initiator, events);
+    return DraftPrune(request.reason, request.initiator, draft);
   }
 
-  Events pending;
   if (stage == SeedStage::kHolding) {
-    pending.push_back(MakeStageChanged(seed, SeedStage::kBlending));
-    EnterStage(seed, SeedStage::kBlending, Now());
+    draft.events.push_back(MakeStageChanged(seed, SeedStage::kBlending));
+    EnterStage(seed, SeedStage::kBlending, draft.now);
   }
   if (absl::Status status = seed.alpha.Retarget(0, request.steps, request.curve,
                                                 request.steepness);
@@ -164,32 +158,29 @@ LifecycleResult SlotLifecycle::SchedulePruneLocked(SeedSlot& slot,
   }
   seed.prune_reason = request.reason;
   seed.prune_initiator = request.initiator;
-  UpdateBlendOutFreeze(seed);
-  slot.CommitLocked(std::move(seed));
-  for (SlotEvent& event : pending) events.push_back(std::move(event));
+  draft.changed = true;
   return LifecycleResult::Done();
 }
 
-LifecycleResult SlotLifecycle::PruneLocked(SeedSlot& slot,
-                                           const std::string& reason,
-                                           const std::string& initiator,
-                                           Events& events) const {
-  if (!slot.seed_) return NoSeed(slot);
-  if (auto refusal = RefuseByStage(*slot.seed_)) return *std::move(refusal);
+LifecycleResult SlotLifecycle::DraftPrune(const std::string& reason,
+                                          const std::string& initiator,
+                                          SlotDraft& draft) const {
+  if (!draft.seed) return NoSeed(draft);
+  Seed& seed = *draft.seed;
+  if (auto refusal = RefuseByStage(seed)) return *std::move(refusal);
   const bool automatic = IsAutomaticPruneReason(reason);
-  Seed seed = *slot.seed_;
   SlotEvent changed = MakeStageChanged(seed, SeedStage::kPruned);
   SlotEvent pruned = MakePruned(seed, reason, initiator, automatic);
-  if (!ApplyPrune(seed, automatic, reason, Now())) {
+  const SeedStage stage = seed.stage.stage();
+  if (!ApplyPrune(seed, automatic, reason, draft.now)) {
     return LifecycleResult::Refused(
         Refusal::kIllegalTransition,
-        absl::StrCat("A seed in ", StageName(slot.seed_->stage.stage()),
-                     " cannot be pruned."));
+        absl::StrCat("A seed in ", StageName(stage), " cannot be pruned."));
   }
-  slot.CommitLocked(std::move(seed));
-  if (automatic) slot.auto_prune_ = reason;
-  events.push_back(std::move(changed));
-  events.push_back(std::move(pruned));
+  draft.changed = true;
+  if (automatic) draft.auto_prune = reason;
+  draft.events.push_back(std::move(changed));
+  draft.events.push_back(std::move(pruned));
   return LifecycleResult::Done();
 }
 

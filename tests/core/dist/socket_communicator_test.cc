@@ -231,7 +231,7 @@ TEST_F(RendezvousTest, RefusesTakenAndImpossiblePaths) {
 
 TEST(FrameTest, HeadersSurvive) {
   FrameHeader header;
-  header.kind = FrameKind::kAbort;
+  header.kind = FrameKind::kAllGather;
   header.rank = 0x01020304;
   header.argument = 0x05060708;
   header.sequence = 0x1112131415161718;
@@ -247,6 +247,11 @@ TEST(FrameTest, HeadersSurvive) {
   EXPECT_EQ(back.sequence, header.sequence);
   EXPECT_EQ(back.length, header.length);
   EXPECT_THAT(DecodeFrameHeader(bytes.data(), 76),
+              StatusIs(absl::StatusCode::kDataLoss));
+  header.kind = FrameKind::kAbort;  // May say why in any case.
+  EXPECT_OK(DecodeFrameHeader(EncodeFrameHeader(header).data(), 0));
+  header.length = kMaxAbortBytes + 1;
+  EXPECT_THAT(DecodeFrameHeader(EncodeFrameHeader(header).data(), 0),
               StatusIs(absl::StatusCode::kDataLoss));
   for (const int damaged : {0, 4, 6}) {  // Magic, version, kind.
     std::string copy = bytes;

@@ -6,6 +6,7 @@
 
 #include <limits>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -439,15 +440,16 @@ TEST(SlotLifecycleTickTest, AnAutomaticGateThatStaysShutIsNoFailure) {
 
 class FailingSynchronizer : public GateSynchronizer {
  public:
-  absl::StatusOr<GateResult> Agree(
-      const DecisionKey& key,
-      const absl::StatusOr<GateResult>& local) override {
+  absl::StatusOr<std::optional<GateResult>> Agree(
+      const DecisionKey& key, const LocalOutcome& local) override {
     keys.push_back(key);
+    outcomes.push_back(local);
     if (fail) return absl::UnavailableError("A rank is gone.");
-    return local;
+    return local.verdict;
   }
   bool fail = false;
   std::vector<DecisionKey> keys;
+  std::vector<LocalOutcome> outcomes;
 };
 
 TEST(SlotLifecycleSynchronizerTest, EveryAdvanceReachesTheSynchronizer) {
@@ -462,17 +464,81 @@ TEST(SlotLifecycleSynchronizerTest, EveryAdvanceReachesTheSynchronizer) {
   EXPECT_FALSE(lifecycle.Advance(*slot, S::kHolding).ok());  // Illegal.
   EXPECT_TRUE(lifecycle.Advance(*slot).ok());
   EXPECT_FALSE(lifecycle.Advance(*slot).ok());  // Gate.
-  ASSERT_EQ(synchronizer.keys.size(), 5);
-  for (size_t i = 0; i < 5; ++i) EXPECT_EQ(synchronizer.keys[i].sequence, i);
-  EXPECT_EQ(synchronizer.keys[3].from, S::kGerminated);
-  EXPECT_EQ(synchronizer.keys[3].target, S::kTraining);
-  EXPECT_EQ(synchronizer.keys[3].generation, 1);
+  const std::vector<DecisionKey>& keys = synchronizer.keys;
+  ASSERT_EQ(keys.size(), 6);
+  for (size_t i = 0; i < 6; ++i) EXPECT_EQ(keys[i].sequence, i);
+  EXPECT_EQ(synchronizer.outcomes[0].refusal, Refusal::kNoSeed);
+  EXPECT_THAT(synchronizer.outcomes[1].status, StatusIs(kInvalid));
+  EXPECT_EQ(keys[2].decision, Decision::kGerminate);
+  EXPECT_EQ(keys[2].generation, 0);
+  EXPECT_EQ(synchronizer.outcomes[3].refusal, Refusal::kIllegalTransition);
+  EXPECT_NE(keys[3].config_hash, keys[4].config_hash);  // Other targets.
+  EXPECT_EQ(keys[4].from, S::kGerminated);
+  EXPECT_EQ(keys[4].target, S::kTraining);
+  EXPECT_EQ(keys[4].generation, 1);
+  EXPECT_EQ(synchronizer.outcomes[4].verdict->level, GateLevel::kG1);
+  EXPECT_FALSE(synchronizer.outcomes[5].verdict->passed);
 
   synchronizer.fail = true;
   const auto plan = slot->plan();
   EXPECT_THAT(lifecycle.Advance(*slot).status(),
               StatusIs(absl::StatusCode::kUnavailable));
   EXPECT_EQ(slot->plan(), plan);
+}
+
+// No call changes anything, or says so to an event sink, before ranks agree.
+TEST(SlotLifecycleSynchronizerTest, NothingChangesWithoutAgreement) {
+  FailingSynchronizer synchronizer;
+  Recorder recorder;
+  SlotLifecycle::Options options;
+  options.synchronizer = &synchronizer;
+  options.events = &recorder;
+  const SlotLifecycle lifecycle = MakeLifecycle(options);
+  const auto slot = MakeSlot();
+  const auto refuses = [&](const LifecycleResult& result) {
+    return result.status().code() == absl::StatusCode::kUnavailable;
+  };
+  synchronizer.fail = true;
+  EXPECT_TRUE(refuses(lifecycle.Germinate(*slot, Norm())));
+  EXPECT_TRUE(slot->empty());
+  synchronizer.fail = false;
+  GrowTo(lifecycle, *slot, S::kHolding);
+  ASSERT_OK(slot->RecordContribution(2));
+  EXPECT_EQ(slot->Report()->generation, 1);
+
+  synchronizer.fail = true;
+  recorder.names.clear();
+  const auto plan = slot->plan();
+  const uint64_t parameters = slot->parameter_generation();
+  AlphaTargetRequest gate = To(0.5, 3);
+  gate.algorithm = AlphaAlgorithm::kGate;
+  EXPECT_TRUE(refuses(lifecycle.Advance(*slot)));
+  EXPECT_TRUE(refuses(lifecycle.Fossilize(*slot)));
+  EXPECT_TRUE(refuses(lifecycle.Tick(*slot)));
+  EXPECT_TRUE(refuses(lifecycle.SetAlpha(*slot, 0.5)));
+  EXPECT_TRUE(refuses(lifecycle.SetAlphaTarget(*slot, gate)));
+  EXPECT_TRUE(refuses(lifecycle.SchedulePrune(*slot, Over(3))));
+  EXPECT_TRUE(refuses(lifecycle.Prune(*slot, "governor_nan")));
+  EXPECT_EQ(slot->plan(), plan);
+  EXPECT_EQ(slot->parameter_generation(), parameters);
+  for (const at::Tensor& p : slot->SeedParameters()) {
+    EXPECT_TRUE(p.requires_grad());
+  }
+  EXPECT_EQ(slot->TakeAutoPrune(), std::nullopt);
+  EXPECT_TRUE(recorder.names.empty());
+}
+
+TEST(SlotLifecycleSynchronizerTest, WhatACallThrowsBecomesItsError) {
+  FailingSynchronizer synchronizer;
+  SlotLifecycle::Options options;
+  options.synchronizer = &synchronizer;
+  options.clock = []() -> absl::Time { throw std::runtime_error("no clock"); };
+  const SlotLifecycle lifecycle = MakeLifecycle(options);
+  const auto slot = MakeSlot();
+  EXPECT_THAT(lifecycle.Germinate(*slot, Norm()).status(),
+              StatusIs(absl::StatusCode::kInternal));
+  ASSERT_EQ(synchronizer.outcomes.size(), 1);
+  EXPECT_EQ(synchronizer.outcomes[0].status.message(), "no clock");
 }
 
 TEST(SlotLifecycleClockTest, StampsStagesWithTheInjectedClock) {

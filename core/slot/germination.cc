@@ -150,6 +150,8 @@ absl::StatusOr<Seed> BuildSeed(const SeedSlot::Options& options,
   seed.blueprint_index = (*blueprint)->action_index;
   seed.generation = generation;
   seed.topology = options.topology;
+  seed.blueprint_options = request.values;
+  seed.init_profile = options.init_profile;
   seed.tempo = request.tempo;
   seed.alpha_target = request.alpha_target.value_or(1.0);
   seed.stage = StageMachine(SeedStage::kDormant, now);

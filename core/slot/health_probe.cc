@@ -27,7 +27,8 @@ at::Tensor HealthProbe::TakeOutputFinite() {
 }
 
 bool HealthProbe::CountBlockedStep() {
-  return blocked_steps_.fetch_add(1, std::memory_order_relaxed) == 0;
+  blocked_steps_.fetch_add(1, std::memory_order_relaxed);
+  return !blocked_.load(std::memory_order_relaxed) && !blocked_.exchange(true);
 }
 
 }  // namespace esper::slot

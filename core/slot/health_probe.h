@@ -18,6 +18,11 @@ namespace esper::slot {
 // Thread safety: any thread may call any method.
 class HealthProbe {
  public:
+  // A restored seed goes on counting; what it has warned of before, it warns
+  // of again.
+  explicit HealthProbe(int64_t blocked_steps = 0)
+      : blocked_steps_(blocked_steps) {}
+
   // Looks at `output` if no earlier look is waiting to be taken; otherwise
   // costs one atomic read. Reads no device data on the host.
   void ObserveOutput(const at::Tensor& output);
@@ -27,7 +32,7 @@ class HealthProbe {
   at::Tensor TakeOutputFinite();
 
   // Counts a training step whose seed could not get a gradient; true if it is
-  // the first of this generation.
+  // the first that this probe sees.
   bool CountBlockedStep();
   int64_t blocked_steps() const {
     return blocked_steps_.load(std::memory_order_relaxed);
@@ -38,7 +43,8 @@ class HealthProbe {
 
  private:
   std::atomic<bool> waiting_{false};
-  std::atomic<int64_t> blocked_steps_{0};
+  std::atomic<int64_t> blocked_steps_;
+  std::atomic<bool> blocked_{false};
   std::atomic<bool> partial_{false};
   absl::Mutex mu_;
   at::Tensor output_finite_ ABSL_GUARDED_BY(mu_);

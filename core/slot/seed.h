@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "core/slot/alpha.h"
+#include "core/slot/blueprint.h"
 #include "core/slot/forward_plan.h"
 #include "core/slot/gate_network.h"
 #include "core/slot/gates.h"
@@ -43,6 +45,8 @@ struct Seed {
   int64_t blueprint_index = 0;
   uint64_t generation = 0;
   Topology topology = Topology::kCnn;
+  std::map<std::string, int64_t> blueprint_options;
+  InitProfile init_profile = InitProfile::kLive;
   int64_t tempo = 5;        // Epochs of the first ramp, >= 1.
   double alpha_target = 1;  // Of the first ramp, in (0, 1].
 

@@ -34,9 +34,11 @@ struct InteractionReadings {
   double downstream_alpha_sum = 0;
 };
 
+struct SlotCheckpoint;
+
 // A place in the host that can hold one seed. A thin shell: it runs the seed,
-// takes measurements in, and reports. SlotLifecycle alone changes what it
-// holds.
+// takes measurements in, and reports. SlotLifecycle alone, or the
+// restore of a checkpoint, changes what it holds.
 //
 // Thread safety: forward loads one immutable plan and touches nothing else of
 // the slot, so any number of forwards may run beside one lifecycle call; a
@@ -144,6 +146,8 @@ class SeedSlot : public torch::nn::Module {
 
  private:
   friend class SlotLifecycle;
+  friend class PreparedSlot;  // core/slot/slot_checkpoint_restore.h
+  friend SlotCheckpoint SaveSlot(const SeedSlot& slot);
 
   explicit SeedSlot(const Options& options);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -86,6 +87,17 @@ std::optional<SeedStage> DefaultNextStage(SeedStage stage) {
 
 StageMachine::StageMachine(SeedStage stage, absl::Time now)
     : stage_(stage), entered_at_(now) {}
+
+StageMachine StageMachine::Restore(SeedStage stage, SeedStage previous,
+                                   int64_t previous_epochs,
+                                   absl::Time entered_at,
+                                   std::deque<Entry> history) {
+  StageMachine machine(stage, entered_at);
+  machine.previous_ = previous;
+  machine.previous_epochs_ = previous_epochs;
+  machine.history_ = std::move(history);
+  return machine;
+}
 
 bool StageMachine::Transition(SeedStage to, absl::Time now,
                               int64_t epochs_in_stage) {

@@ -55,6 +55,11 @@ class StageMachine {
   // Starts in `stage`, entered at `now`, without history.
   StageMachine(SeedStage stage, absl::Time now);
 
+  // As it was when it was saved; trusts its arguments.
+  static StageMachine Restore(SeedStage stage, SeedStage previous,
+                              int64_t previous_epochs, absl::Time entered_at,
+                              std::deque<Entry> history);
+
   // False, with nothing changed, if the transition is illegal. Otherwise
   // enters `to` at `now`; `epochs_in_stage` is the age of the stage left.
   bool Transition(SeedStage to, absl::Time now, int64_t epochs_in_stage);

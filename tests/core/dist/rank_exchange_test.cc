@@ -16,6 +16,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "core/error.h"
+#include "core/slot/force_alpha.h"
 #include "core/slot/slot_lifecycle.h"
 #include "gtest/gtest.h"
 #include "tests/core/dist/ranks.h"
@@ -265,6 +266,29 @@ TEST(RankExchangeTest, ARankThatNeverCallsIsMissedInTime) {
   });
   ExpectAll(results,
             "DEADLINE_EXCEEDED: Waited in vain for rank 1 of the group.");
+}
+
+// Forced alpha is a view of one thread of one rank; decisions see the true one.
+TEST(RankExchangeTest, AForcedAlphaOnOneRankDisturbsNoDecision) {
+  const auto results = RunRanks(2, kTimeout, [](dist::Communicator& group) {
+    Rank r(group);
+    GrowTo(r.lifecycle, *r.slot, S::kBlending);
+    while (r.slot->Report()->telemetry.time_to_target > 0) {
+      if (!r.lifecycle.Tick(*r.slot).ok()) return std::string("tick");
+    }
+    r.slot->eval();
+    std::optional<ScopedForceAlpha> scope;
+    if (r.rank == 1) {
+      auto opened = ForceAlpha(*r.slot, 0);
+      if (!opened.ok()) return opened.status().ToString();
+      scope.emplace(*std::move(opened));
+    }
+    const LifecycleResult result = r.lifecycle.Advance(*r.slot);
+    return absl::StrCat(r.Say(result), " ", result.gate()->score, " ",
+                        result.gate()->message, " ", r.slot->alpha());
+  });
+  ASSERT_EQ(results[0].said.rfind("OK  HOLDING 1 ", 0), 0) << results[0].said;
+  ExpectAll(results, results[0].said);
 }
 
 TEST(RankExchangeTest, ALostRankFailsTheOthersAtOnce) {

@@ -1,6 +1,6 @@
 """C++ code out of .proto files by the system's protoc and gRPC plugin."""
 
-def cc_grpc_library(name, srcs, import_root, visibility = None):
+def cc_grpc_library(name, srcs, import_root, deps = [], protos = [], visibility = None):
     """Messages and service stubs as one cc_library.
 
     Args:
@@ -8,6 +8,8 @@ def cc_grpc_library(name, srcs, import_root, visibility = None):
       srcs: .proto files of this package.
       import_root: folder that the files' import paths start from, relative to
         the workspace; must be this package's path.
+      deps: libraries of the messages that the files import.
+      protos: the .proto files of `deps`.
       visibility: as everywhere.
     """
     outs = []
@@ -17,7 +19,7 @@ def cc_grpc_library(name, srcs, import_root, visibility = None):
             outs.append(base + suffix)
     native.genrule(
         name = name + "_codegen",
-        srcs = srcs,
+        srcs = srcs + protos,
         outs = outs,
         cmd = " ".join([
             "protoc",
@@ -26,8 +28,7 @@ def cc_grpc_library(name, srcs, import_root, visibility = None):
             "--cpp_out=$(RULEDIR)",
             "--grpc_out=generate_mock_code=false:$(RULEDIR)",
             "--plugin=protoc-gen-grpc=$$(which grpc_cpp_plugin)",
-            "$(SRCS)",
-        ]),
+        ] + ["$(location %s)" % src for src in srcs]),
     )
     native.cc_library(
         name = name,
@@ -36,5 +37,5 @@ def cc_grpc_library(name, srcs, import_root, visibility = None):
         copts = ["-Wno-all"],
         includes = ["."],
         visibility = visibility,
-        deps = ["@system//:grpc"],
+        deps = deps + ["@system//:grpc"],
     )

@@ -35,11 +35,15 @@ inline void SetFloat(v1::Tensor* tensor, int64_t index, float value) {
 // and short ways to call it.
 class TrainingServerTest : public ::testing::Test {
  protected:
+  explicit TrainingServerTest(
+      policy::PolicySpec spec = esper::testing::SmallSpec())
+      : spec_(std::move(spec)) {}
+
   void SetUp() override {
     std::filesystem::remove_all(checkpoints_);
     ServerOptions options;
     options.address = "127.0.0.1:0";
-    options.spec = esper::testing::SmallSpec();
+    options.spec = spec_;
     options.init_seed = 3;
     options.checkpoint_dir = checkpoints_.string();
     options.streams.graph_timeout = absl::Milliseconds(800);
@@ -108,8 +112,7 @@ class TrainingServerTest : public ::testing::Test {
   }
 
   v1::TrajectoryBatch Act(uint64_t seed, int episodes = 3) {
-    return esper::testing::ActEpisodes(channel_, esper::testing::SmallSpec(),
-                                       episodes, kSteps, seed);
+    return esper::testing::ActEpisodes(channel_, spec_, episodes, kSteps, seed);
   }
   v1::LearnerWrite NextWrite() {
     v1::LearnerWrite write;
@@ -138,6 +141,7 @@ class TrainingServerTest : public ::testing::Test {
     --sequence_;
   }
 
+  const policy::PolicySpec spec_;
   const std::filesystem::path checkpoints_ =
       std::filesystem::path(::testing::TempDir()) / "training_checkpoints";
   std::unique_ptr<Server> server_;

@@ -14,8 +14,9 @@ namespace esper::testing {
 policy::PolicySpec SmallSpec();
 
 // Acts `episodes` episodes of `steps` steps each on the server behind `channel`
-// with random observations, everything allowed, and returns them as they would
-// be uploaded: even ones truncated, odd ones terminated. Dies if a call fails.
+// with random observations, everything allowed (without masks where `spec` lets
+// them be absent), and returns them as they would be uploaded: even ones
+// truncated, odd ones terminated. Dies if a call fails.
 v1::TrajectoryBatch ActEpisodes(const std::shared_ptr<grpc::Channel>& channel,
                                 const policy::PolicySpec& spec, int episodes,
                                 int steps, uint64_t seed);

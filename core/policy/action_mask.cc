@@ -12,10 +12,6 @@ constexpr int kNumFixedChoices = kNumBlueprints + kNumStyles + kNumTempos +
                                  kNumAlphaTargets + kNumAlphaSpeeds +
                                  kNumAlphaCurves + kNumOps;
 
-// Blueprints that each topology can grow, NOOP left out.
-constexpr int64_t kCnnBlueprints[] = {1, 2, 3, 4, 5, 6, 7};
-constexpr int64_t kTransformerBlueprints[] = {2, 3, 8, 9, 10, 11, 12};
-
 absl::Status BadMaskInput(const std::string& field,
                           const std::string& message) {
   ErrorDetail detail;
@@ -89,10 +85,8 @@ class MaskBuilder {
         AllowOp(Op::kAdvance, slot);
       }
     }
-    if (options_.topology == "cnn") {
-      for (int64_t i : kCnnBlueprints) Allow(ActionHead::kBlueprint, i);
-    } else {
-      for (int64_t i : kTransformerBlueprints) Allow(ActionHead::kBlueprint, i);
+    for (int64_t i : TopologyBlueprints(options_.topology)) {
+      Allow(ActionHead::kBlueprint, i);
     }
     AllowAll(ActionHead::kTempo);
     AllowAll(ActionHead::kAlphaSpeed);
@@ -110,7 +104,7 @@ class MaskBuilder {
  private:
   // Indices of the enabled slots, once each; checks what the caller gave.
   absl::Status ResolveEnabled() {
-    if (options_.topology != "cnn" && options_.topology != "transformer") {
+    if (TopologyBlueprints(options_.topology).empty()) {
       return BadMaskInput("topology",
                           absl::StrCat("Topology \"", options_.topology,
                                        "\" is neither cnn nor transformer."));

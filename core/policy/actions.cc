@@ -138,6 +138,15 @@ int64_t BlueprintIndex(const std::string& id) {
   return -1;
 }
 
+const std::vector<int64_t>& TopologyBlueprints(const std::string& topology) {
+  static const auto& cnn = *new std::vector<int64_t>{1, 2, 3, 4, 5, 6, 7};
+  static const auto& transformer =
+      *new std::vector<int64_t>{2, 3, 8, 9, 10, 11, 12};
+  static const auto& none = *new std::vector<int64_t>;
+  if (topology == "cnn") return cnn;
+  return topology == "transformer" ? transformer : none;
+}
+
 const char* StageName(int64_t stage) {
   switch (stage) {
     case kStageDormant:

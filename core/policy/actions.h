@@ -121,6 +121,9 @@ const std::vector<std::string>& HeadLabels(ActionHead head);
 const std::string& BlueprintId(int64_t index);
 // -1 if no blueprint has that id.
 int64_t BlueprintIndex(const std::string& id);
+// Blueprints that a host of `topology` ("cnn" or "transformer") can grow, NOOP
+// left out, in increasing order. Empty for any other string.
+const std::vector<int64_t>& TopologyBlueprints(const std::string& topology);
 // "UNKNOWN" for a number that is no stage.
 const char* StageName(int64_t stage);
 

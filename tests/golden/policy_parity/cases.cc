@@ -24,6 +24,15 @@ const std::set<std::string>& NetworkKinds() {
   return kinds;
 }
 
+// Files without a network whose checks note what they read.
+using TrackedCheck = void (*)(GoldenFile& file, GoldenReport* report);
+
+const std::map<std::string, TrackedCheck>& TrackedKinds() {
+  static const auto& kinds = *new std::map<std::string, TrackedCheck>{
+      {"distribution", CheckDistribution}, {"heuristic", CheckHeuristic}};
+  return kinds;
+}
+
 // A file without a network: its check, and the names its tensors may have after
 // a prefix such as "s3." (after "peek." and "update." for the tracker).
 struct EnvironmentKind {
@@ -208,11 +217,11 @@ void CheckPolicyDirectory(const std::string& directory, GoldenReport* report) {
     const std::string path = absl::StrCat(directory, "/", file);
     if (dot != std::string::npos && NetworkKinds().count(kind) > 0) {
       networks[stem.substr(0, dot)].insert(kind);
-    } else if (dot == std::string::npos && kind == "distribution") {
-      RunCase(report, "distribution/file", [&](GoldenReport::Case&) {
+    } else if (dot == std::string::npos && TrackedKinds().count(kind) > 0) {
+      RunCase(report, kind + "/file", [&](GoldenReport::Case&) {
         GoldenFile vectors(path);
-        CheckDistribution(vectors, report);
-        vectors.CheckAllRead("distribution/every tensor read", report);
+        TrackedKinds().at(kind)(vectors, report);
+        vectors.CheckAllRead(kind + "/every tensor read", report);
       });
     } else if (dot == std::string::npos && EnvironmentKinds().count(kind) > 0) {
       CheckEnvironment(path, stem, EnvironmentKinds().at(kind), report);

@@ -62,6 +62,8 @@ void CheckGradients(GoldenNetwork& network, const std::string& name,
                     GoldenReport* report);
 // "distribution.safetensors".
 void CheckDistribution(GoldenFile& file, GoldenReport* report);
+// "heuristic.safetensors".
+void CheckHeuristic(GoldenFile& file, GoldenReport* report);
 
 }  // namespace esper::testing
 #endif  // ESPER_TESTS_GOLDEN_POLICY_PARITY_GOLDEN_NETWORK_H_

@@ -25,28 +25,60 @@ absl::Status Refuse(const std::string& field, const std::string& message) {
   return MakeStatus(absl::StatusCode::kInvalidArgument, detail, message);
 }
 
+constexpr int kMaxLattice = 12;
+
 double Percent(int64_t correct, int64_t samples) {
   return 100.0 * static_cast<double>(correct) / static_cast<double>(samples);
 }
 
-// Sets for which nothing is known but who is on: every one of them, or those
-// that the single-slot quantities need.
-std::vector<uint64_t> ChooseMasks(int n, bool complete, uint64_t committed) {
+void AddOnce(uint64_t mask, std::vector<uint64_t>& masks) {
+  if (std::find(masks.begin(), masks.end(), mask) == masks.end()) {
+    masks.push_back(mask);
+  }
+}
+
+// The sets that the single-slot quantities need, most needed first.
+std::vector<uint64_t> BasicMasks(int n, uint64_t committed) {
   const uint64_t all = (uint64_t{1} << n) - 1;
   std::vector<uint64_t> masks = {all};
-  const auto add = [&masks](uint64_t mask) {
-    if (std::find(masks.begin(), masks.end(), mask) == masks.end()) {
-      masks.push_back(mask);
-    }
-  };
-  add(0);
-  for (int i = 0; i < n; ++i) add(all & ~(uint64_t{1} << i));
-  for (int i = 0; i < n; ++i) add(uint64_t{1} << i);
-  add(committed);
-  if (complete) {
-    for (uint64_t mask = 0; mask <= all; ++mask) add(mask);
-  }
+  AddOnce(0, masks);
+  for (int i = 0; i < n; ++i) AddOnce(all & ~(uint64_t{1} << i), masks);
+  for (int i = 0; i < n; ++i) AddOnce(uint64_t{1} << i, masks);
+  AddOnce(committed, masks);
   return masks;
+}
+
+// Whether to measure every set: there are few of them, or no more than the
+// sampled rings would need anyway.
+bool WantsLattice(int n, size_t basic,
+                  const CounterfactualPlan::Options& options) {
+  if (n > kMaxLattice) return false;
+  const int64_t sets = int64_t{1} << n;
+  if (options.max_configurations && sets > *options.max_configurations) {
+    return false;
+  }
+  const int64_t sampled = basic + int64_t{options.shapley_cycles} * n * (n - 3);
+  return n <= options.lattice_limit ||
+         (options.shapley_cycles > 0 && sampled >= sets);
+}
+
+absl::Status CheckOptions(const CounterfactualPlan::Options& options) {
+  if (options.lattice_limit < 1 || options.lattice_limit > kMaxLattice) {
+    return Refuse("lattice_limit",
+                  absl::StrCat("The lattice limit is ", options.lattice_limit,
+                               ", outside [1, ", kMaxLattice, "]."));
+  }
+  if (options.shapley_cycles < 0 || options.shapley_cycles > 1000) {
+    return Refuse("shapley_cycles",
+                  absl::StrCat("Shapley cycles are ", options.shapley_cycles,
+                               ", outside [0, 1000]."));
+  }
+  if (options.max_configurations && *options.max_configurations < 1) {
+    return Refuse("max_configurations",
+                  absl::StrCat("At most ", *options.max_configurations,
+                               " configurations leave none to measure."));
+  }
+  return absl::OkStatus();
 }
 
 void AddPairs(const CounterfactualPlan& plan, CounterfactualResult& result) {
@@ -85,8 +117,21 @@ void AddAlphaSums(const CounterfactualPlan& plan,
   }
 }
 
+// Exact values from a complete lattice, estimates from sampled rings.
 absl::Status AddShapley(const CounterfactualPlan& plan,
                         CounterfactualResult& result) {
+  if (!plan.complete_lattice()) {
+    const auto estimates =
+        plan.shapley_sample().Estimate([&](uint64_t coalition) {
+          return result.accuracies[*plan.Find(coalition)];
+        });
+    for (size_t i = 0; i < estimates.size(); ++i) {
+      result.slots[i].shapley = estimates[i].value;
+      result.slots[i].shapley_standard_error = estimates[i].standard_error;
+    }
+    result.shapley_orders = plan.shapley_sample().orders();
+    return absl::OkStatus();
+  }
   std::vector<double> lattice(size_t{1} << plan.num_slots());
   for (int k = 0; k < plan.num_configurations(); ++k) {
     lattice[plan.masks()[k]] = result.accuracies[k];
@@ -95,6 +140,7 @@ absl::Status AddShapley(const CounterfactualPlan& plan,
   if (!values.ok()) return values.status();
   for (int i = 0; i < plan.num_slots(); ++i) {
     result.slots[i].shapley = (*values)[i];
+    result.slots[i].shapley_standard_error = 0.0;
   }
   return absl::OkStatus();
 }
@@ -131,11 +177,7 @@ absl::Status CheckCounts(const CounterfactualPlan& plan,
 
 absl::StatusOr<CounterfactualPlan> CounterfactualPlan::Create(
     const std::vector<SlotSetting>& slots, const Options& options) {
-  if (options.lattice_limit < 1 || options.lattice_limit > 12) {
-    return Refuse("lattice_limit",
-                  absl::StrCat("The lattice limit is ", options.lattice_limit,
-                               ", outside [1, 12]."));
-  }
+  if (absl::Status status = CheckOptions(options); !status.ok()) return status;
   std::vector<std::pair<SlotId, SlotSetting>> sorted;
   for (const SlotSetting& setting : slots) {
     absl::StatusOr<SlotId> id = SlotId::Parse(setting.slot);
@@ -165,10 +207,38 @@ absl::StatusOr<CounterfactualPlan> CounterfactualPlan::Create(
       return Refuse("slot", "More than 63 slots are eligible.");
     }
   }
-  plan.complete_lattice_ = plan.num_slots() <= options.lattice_limit;
-  plan.masks_ =
-      ChooseMasks(plan.num_slots(), plan.complete_lattice_, plan.committed_);
+  const int n = plan.num_slots();
+  plan.masks_ = BasicMasks(n, plan.committed_);
+  if (WantsLattice(n, plan.masks_.size(), options)) {
+    plan.complete_lattice_ = true;
+    for (uint64_t mask = 0; mask < uint64_t{1} << n; ++mask) {
+      AddOnce(mask, plan.masks_);
+    }
+  } else if (options.shapley_cycles > 0 && n >= 3) {
+    absl::Status status = plan.AddRings(options);
+    if (!status.ok()) return status;
+  }
   return plan;
+}
+
+absl::Status CounterfactualPlan::AddRings(const Options& options) {
+  absl::StatusOr<ShapleySample> sample = ShapleySample::Draw(
+      num_slots(), options.shapley_cycles, options.shapley_seed);
+  if (!sample.ok()) return sample.status();
+  int fitting = 0;
+  for (size_t ring = 0; ring < sample->rings().size(); ++ring, ++fitting) {
+    std::vector<uint64_t> masks = masks_;
+    for (const uint64_t mask : sample->Coalitions(static_cast<int>(ring))) {
+      AddOnce(mask, masks);
+    }
+    if (options.max_configurations &&
+        static_cast<int64_t>(masks.size()) > *options.max_configurations) {
+      break;
+    }
+    masks_ = std::move(masks);
+  }
+  shapley_sample_ = sample->First(fitting);
+  return absl::OkStatus();
 }
 
 std::optional<int> CounterfactualPlan::Find(uint64_t mask) const {
@@ -214,10 +284,8 @@ absl::StatusOr<CounterfactualResult> Attribute(
   }
   AddPairs(plan, result);
   AddAlphaSums(plan, result);
-  if (plan.complete_lattice()) {
-    if (absl::Status status = AddShapley(plan, result); !status.ok()) {
-      return status;
-    }
+  if (absl::Status status = AddShapley(plan, result); !status.ok()) {
+    return status;
   }
   return result;
 }
@@ -231,39 +299,6 @@ double PairedStandardError(int64_t samples, int64_t correct_a,
   const double squares = static_cast<double>(correct_a + correct_b - 2 * both);
   const double variance = (squares - sum * sum / n) / (n - 1);
   return 100.0 * std::sqrt(std::max(variance, 0.0) / n);
-}
-
-absl::StatusOr<std::vector<double>> ShapleyValues(
-    const std::vector<double>& lattice) {
-  const size_t size = lattice.size();
-  if (size == 0 || (size & (size - 1)) != 0) {
-    return Refuse("lattice",
-                  absl::StrCat("A game has 2^n coalitions, not ", size, "."));
-  }
-  for (size_t mask = 0; mask < size; ++mask) {
-    if (!std::isfinite(lattice[mask])) {
-      return Refuse("lattice", absl::StrCat("The worth of coalition ", mask,
-                                            " is not finite."));
-    }
-  }
-  int n = 0;
-  while (size_t{1} << n < size) ++n;
-  // weight[s] = s! (n - 1 - s)! / n!: the share of orders of the players in
-  // which exactly a given set of s comes before a given player.
-  std::vector<double> weight(n);
-  for (int s = 0; s < n; ++s) {
-    weight[s] = s == 0 ? 1.0 / n : weight[s - 1] * s / (n - s);
-  }
-  std::vector<double> values(n, 0.0);
-  for (size_t mask = 0; mask < size; ++mask) {
-    const int members = __builtin_popcountll(mask);
-    for (int i = 0; i < n; ++i) {
-      if (mask >> i & 1) continue;
-      values[i] +=
-          weight[members] * (lattice[mask | size_t{1} << i] - lattice[mask]);
-    }
-  }
-  return values;
 }
 
 }  // namespace esper::slot

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/slot/shapley.h"
 
 // What each seed is worth to the network now: which settings of the slots'
 // alphas to measure, and what follows from the measured accuracies. Plain
@@ -31,7 +32,8 @@ struct SlotSetting {
 //
 // With n eligible slots the plan holds all 2^n sets for n <= `lattice_limit`,
 // else the full set, the empty set, each slot alone off, each slot alone on
-// (2n + 2), and the fossilised slots alone if that is another set.
+// (2n + 2), the fossilised slots alone if that is another set, and the sets
+// that sampled Shapley values need if they are asked for.
 //
 // An immutable value.
 class CounterfactualPlan {
@@ -40,6 +42,16 @@ class CounterfactualPlan {
     // Measure fossilised slots too (their contribution earns drip rewards).
     bool include_fossilized = false;
     int lattice_limit = 4;  // In [1, 12].
+    // Rings of slots to sample Shapley values from above the lattice limit, in
+    // [0, 1000]; each needs up to n (n - 3) sets more (ShapleySample). A
+    // standard error needs two. Where all 2^n sets, n <= 12, cost no more than
+    // the rings, the plan holds those instead.
+    int shapley_cycles = 0;
+    uint64_t shapley_seed = 0;
+    // At most so many sets, >= 1: rings that do not fit are left out as a
+    // whole, as is a lattice. The 2n + 2 sets above, and the fossilised slots
+    // alone, are always held.
+    std::optional<int64_t> max_configurations;
   };
 
   // Eligible are the active slots with alpha > 0, and fossilised ones only if
@@ -58,6 +70,8 @@ class CounterfactualPlan {
   const std::vector<uint64_t>& masks() const { return masks_; }
   int num_configurations() const { return static_cast<int>(masks_.size()); }
   bool complete_lattice() const { return complete_lattice_; }
+  // Players are indices into slots(); without rings unless asked for.
+  const ShapleySample& shapley_sample() const { return shapley_sample_; }
 
   // Alpha of slots()[slot] in a configuration.
   double Alpha(int configuration, int slot) const {
@@ -73,10 +87,13 @@ class CounterfactualPlan {
  private:
   CounterfactualPlan() = default;
 
+  absl::Status AddRings(const Options& options);
+
   std::vector<SlotSetting> slots_;
   std::vector<uint64_t> masks_;
   uint64_t committed_ = 0;
   bool complete_lattice_ = false;
+  ShapleySample shapley_sample_;
 };
 
 // What a validation pass counted. Mergeable by addition. Vectors have one
@@ -99,8 +116,11 @@ struct SlotAttribution {
   // Of the contribution: the two accuracies are measured on the same samples,
   // so this is the standard error of the mean paired difference.
   double standard_error = 0;
-  // Exact Shapley value at the current alphas; only from a complete lattice.
+  // Shapley value at the current alphas: exact from a complete lattice, else
+  // an estimate from sampled rings.
   std::optional<double> shapley;
+  // Of the sampling of orders alone: 0 if exact, absent for a single ring.
+  std::optional<double> shapley_standard_error;
   double interaction_sum = 0;  // Over the measured pairs with this slot.
   double boost_received = 0;   // Largest of them; 0 if none is positive.
   // Alpha of the eligible slots before and after this one, summed.
@@ -123,6 +143,7 @@ struct CounterfactualResult {
   double val_accuracy = 0;  // Percent, likewise.
   std::vector<SlotAttribution> slots;  // As in the plan; empty if none.
   std::vector<PairInteraction> pairs;  // Complete for a complete lattice.
+  int64_t shapley_orders = 0;  // Behind each estimate; 0 if exact or absent.
   // Percent with every eligible slot off; absent only if none is eligible.
   std::optional<double> all_off_accuracy;
   // Percent with the eligible slots off that are not fossilised; the accuracy
@@ -143,13 +164,6 @@ absl::StatusOr<CounterfactualResult> Attribute(
 // `both` in both. 0 for fewer than two samples.
 double PairedStandardError(int64_t samples, int64_t correct_a,
                            int64_t correct_b, int64_t both);
-
-// Exact Shapley values of a game of n players. `lattice[mask]` is the worth of
-// the coalition whose members are the bits of `mask`; its size is 2^n. They sum
-// to lattice.back() - lattice.front().
-// INVALID_ARGUMENT if the size is no power of two or a worth is not finite.
-absl::StatusOr<std::vector<double>> ShapleyValues(
-    const std::vector<double>& lattice);
 
 }  // namespace esper::slot
 #endif  // ESPER_CORE_SLOT_COUNTERFACTUAL_H_

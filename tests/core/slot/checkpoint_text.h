@@ -14,7 +14,8 @@
 #include "absl/time/time.h"
 #include "core/slot/slot_checkpoint_fields.h"
 
-// Checkpoint structs as text per field, by way of the field table.
+// Checkpoint structs by way of the field table: as text per field, and with a
+// value of its own in each.
 namespace esper::testing {
 
 using FieldTexts = std::map<std::string, std::string>;  // "seed.tempo" -> "5"
@@ -119,6 +120,28 @@ class Filler {
  private:
   int64_t count_ = 1000;
 };
+
+// Every field away from its default, and sound as a whole.
+inline slot::SlotRecord FullRecord() {
+  slot::SlotRecord record;
+  Filler().Fill(record);
+  record.version = slot::kSlotRecordVersion;
+  record.slot_id = "r3c4";
+  slot::SeedRecord& seed = *record.seed;
+  seed.generation = record.germinations - 1;
+  seed.stage.stage = slot::SeedStage::kBlending;
+  seed.stage.previous = slot::SeedStage::kTraining;
+  seed.stage.history.emplace_back(slot::SeedStage::kBlending,
+                                  absl::FromUnixNanos(-1));
+  seed.alpha = {0.3, 0.2, 0.9, slot::AlphaMode::kUp, slot::AlphaCurve::kSigmoid,
+                7.5, 9,   4};
+  seed.alpha_target = 0.75;
+  seed.metrics.current_alpha = 0.3;
+  seed.algorithm = slot::AlphaAlgorithm::kGate;
+  seed.blend_id = slot::BlendId::kGated;
+  record.gate->algorithm_id = "gated";
+  return record;
+}
 
 }  // namespace esper::testing
 #endif  // ESPER_TESTS_CORE_SLOT_CHECKPOINT_TEXT_H_

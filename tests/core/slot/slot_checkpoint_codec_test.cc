@@ -1,6 +1,5 @@
 #include "core/slot/slot_checkpoint_codec.h"
 
-#include <ATen/core/Tensor.h>
 #include <ATen/ops/ones.h>
 
 #include <limits>
@@ -11,7 +10,6 @@
 #include <vector>
 
 #include "core/error.h"
-#include "core/slot/slot_checkpoint_fields.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "tests/core/slot/checkpoint_text.h"
@@ -21,48 +19,11 @@ namespace esper::slot {
 namespace {
 
 using ::esper::testing::FieldTexts;
-using ::esper::testing::Filler;
 using ::esper::testing::Flatten;
+using ::esper::testing::FullRecord;
 using ::esper::testing::Refused;
 using ::esper::testing::StatusIs;
 using Json = nlohmann::ordered_json;
-
-// No field of a record, and so of a report's metrics, is a tensor.
-template <typename T>
-constexpr bool HoldsNoTensor() {
-  return std::apply(
-      [](const auto&... field) {
-        return (!std::is_base_of_v<
-                    at::TensorBase,
-                    std::decay_t<decltype(std::declval<T>().*field.member)>> &&
-                ...);
-      },
-      FieldTable<T>::kTable);
-}
-static_assert(HoldsNoTensor<SeedMetrics>() && HoldsNoTensor<AlphaState>() &&
-              HoldsNoTensor<GradientReading>() && HoldsNoTensor<SeedRecord>() &&
-              HoldsNoTensor<SlotRecord>());
-
-// Every field away from its default, and sound as a whole.
-SlotRecord FullRecord() {
-  SlotRecord record;
-  Filler().Fill(record);
-  record.version = kSlotRecordVersion;
-  record.slot_id = "r3c4";
-  SeedRecord& seed = *record.seed;
-  seed.generation = record.germinations - 1;
-  seed.stage.stage = SeedStage::kBlending;
-  seed.stage.previous = SeedStage::kTraining;
-  seed.stage.history.emplace_back(SeedStage::kBlending,
-                                  absl::FromUnixNanos(-1));
-  seed.alpha = {0.3, 0.2, 0.9, AlphaMode::kUp, AlphaCurve::kSigmoid, 7.5, 9, 4};
-  seed.alpha_target = 0.75;
-  seed.metrics.current_alpha = 0.3;
-  seed.algorithm = AlphaAlgorithm::kGate;
-  seed.blend_id = BlendId::kGated;
-  record.gate->algorithm_id = "gated";
-  return record;
-}
 
 Json FullJson() { return Json::parse(EncodeSlotRecord(FullRecord()).value()); }
 

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/mean.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/sin.h>
 
@@ -15,6 +16,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/error.h"
+#include "core/slot/force_alpha.h"
+#include "core/slot/replay_guard.h"
 #include "core/slot/slot_checkpoint_codec.h"
 #include "core/slot/slot_checkpoint_restore.h"
 #include "core/slot/slot_lifecycle.h"
@@ -27,8 +30,8 @@
 namespace esper::slot {
 namespace {
 
-using ::esper::testing::Filler;
 using ::esper::testing::Flatten;
+using ::esper::testing::FullRecord;
 using ::esper::testing::GrowTo;
 using ::esper::testing::HealthyReading;
 using ::esper::testing::LogCapture;
@@ -130,6 +133,19 @@ void ExpectSame(const SeedSlot& a, const SeedSlot& b) {
   }
 }
 
+// One step of gradient descent on the seed, whatever its stage.
+void Train(const SeedSlot& slot) {
+  std::vector<at::Tensor> parameters = slot.SeedParameters();
+  for (at::Tensor& p : parameters) p.mutable_grad() = at::Tensor();
+  const at::Tensor out = slot.forward(Features(slot.options().topology));
+  if (!out.requires_grad()) return;
+  out.pow(2).mean().backward();
+  const at::NoGradGuard no_grad;
+  for (at::Tensor& p : parameters) {
+    if (p.grad().defined()) p.sub_(p.grad(), 0.1);
+  }
+}
+
 // What a slot can be in: a stage, or BLENDING on the way out.
 struct Situation {
   S stage;
@@ -218,6 +234,7 @@ TEST_P(RestoreTest, BothLiveOnAlike) {
     const auto live_on = [](SeedSlot& s) {
       const SlotLifecycle lifecycle = Lifecycle();
       for (int epoch = 0; epoch < 14; ++epoch) {
+        Train(s);
         s.RecordAccuracy(60 + epoch).IgnoreError();
         s.RecordGradients(HealthyReading()).IgnoreError();
         // Advances where it can; a refusal is the same for both.
@@ -254,17 +271,37 @@ class SlotCheckpointTest : public ::testing::Test {
   const std::shared_ptr<SeedSlot> slot_ = MakeSlot();
 };
 
-// The field table drives it: nothing that is measured can be forgotten.
-TEST_F(SlotCheckpointTest, EveryMetricReachesTheReport) {
-  GrowTo(lifecycle_, *slot_, S::kHolding);
-  SlotCheckpoint checkpoint = SaveSlot(*slot_);
-  SeedMetrics& metrics = checkpoint.record.seed->metrics;
-  Filler().Fill(metrics);
-  metrics.current_alpha = checkpoint.record.seed->alpha.alpha;
-  ASSERT_OK(LoadSlot(*slot_, checkpoint, TestBlueprints()));
-  EXPECT_EQ(Flatten(slot_->Report()->metrics), Flatten(metrics));
-  EXPECT_EQ(slot_->Report()->metrics.contribution_velocity,
-            metrics.contribution_velocity);
+// The field table drives it: nothing that a record has can be forgotten on the
+// way file, slot, report, file.
+TEST_F(SlotCheckpointTest, EveryFieldReachesTheSlotAndComesBack) {
+  SlotRecord record = FullRecord();
+  record.channels = 4;
+  record.dtype = "Float";
+  record.seed->blueprint_id = "norm";
+  record.seed->blueprint_options = {{"scale", 3}};
+  SeedSlot::Options options;
+  options.slot_id = record.slot_id;
+  options.topology = record.topology;
+  options.channels = record.channels;
+  GerminateRequest request;
+  request.blueprint_id = "norm";
+  request.algorithm = AlphaAlgorithm::kGate;
+  request.blend_id = "gated";
+  const auto donor = MakeSlot(options);
+  GrowTo(lifecycle_, *donor, S::kHolding, request);
+  const SlotCheckpoint of_donor = SaveSlot(*donor);
+  record.seed->trainable = of_donor.record.seed->trainable;
+  record.seed->trainable["seed.bias"] = false;
+
+  const std::string bytes =
+      EncodeSlotCheckpoint({record, of_donor.tensors}).value();
+  const auto slot = MakeSlot(options);
+  ASSERT_OK(LoadSlot(*slot, DecodeSlotCheckpoint(bytes, "test").value(),
+                     TestBlueprints()));
+  EXPECT_EQ(Flatten(slot->Report()->metrics), Flatten(record.seed->metrics));
+  EXPECT_NE(slot->Report()->metrics.contribution_velocity, 0);
+  EXPECT_EQ(Flatten(SaveSlot(*slot).record), Flatten(record));
+  EXPECT_EQ(EncodeSlotCheckpoint(SaveSlot(*slot)).value(), bytes);
 }
 
 TEST_F(SlotCheckpointTest, AnEmptyRecordEmptiesTheSlot) {
@@ -300,6 +337,24 @@ TEST_F(SlotCheckpointTest, LaterTrainingDoesNotShowInIt) {
   }
   EXPECT_TRUE(checkpoint.tensors[0].second.equal(before));
   EXPECT_FALSE(checkpoint.tensors[0].second.requires_grad());
+}
+
+TEST_F(SlotCheckpointTest, AForcedAlphaDoesNotShowInIt) {
+  GrowTo(lifecycle_, *slot_, S::kHolding);
+  const std::string before = EncodeSlotCheckpoint(SaveSlot(*slot_)).value();
+  slot_->eval();
+  const auto scope = ForceAlpha(*slot_, 0.25);
+  ASSERT_OK(scope.status());
+  EXPECT_EQ(EncodeSlotCheckpoint(SaveSlot(*slot_)).value(), before);
+}
+
+TEST_F(SlotCheckpointTest, GraphsCapturedBeforeALoadAreStale) {
+  GrowTo(lifecycle_, *slot_, S::kHolding);
+  const ReplayGuard guard({slot_});
+  ASSERT_OK(guard.CheckReplay());
+  ASSERT_OK(LoadSlot(*slot_, Saved(*slot_), TestBlueprints()));
+  EXPECT_THAT(guard.CheckReplay(),
+              Refused(absl::StatusCode::kFailedPrecondition, "STALE_CAPTURE"));
 }
 
 TEST_F(SlotCheckpointTest, TheTrainableMaskOutlivesARampDown) {
@@ -397,6 +452,7 @@ class FailedLoadTest : public SlotCheckpointTest {
       const auto state = at::detail::getDefaultCPUGenerator().get_state();
       const uint64_t generation = slot->parameter_generation();
       const std::string report = Text(slot->Report());
+      const std::string bytes = EncodeSlotCheckpoint(SaveSlot(*slot)).value();
       const absl::Status status = LoadSlot(*slot, checkpoint, TestBlueprints());
       EXPECT_THAT(status, Refused(code, reason));
       const ErrorDetail detail = DetailOf(status).value_or(ErrorDetail());
@@ -404,6 +460,7 @@ class FailedLoadTest : public SlotCheckpointTest {
       EXPECT_EQ(slot->plan(), plan);
       EXPECT_EQ(slot->parameter_generation(), generation);
       EXPECT_EQ(Text(slot->Report()), report);
+      EXPECT_EQ(EncodeSlotCheckpoint(SaveSlot(*slot)).value(), bytes);
       EXPECT_TRUE(
           at::detail::getDefaultCPUGenerator().get_state().equal(state));
     }

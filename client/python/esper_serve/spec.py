@@ -234,6 +234,8 @@ class PolicySpec:
       parts.append(mask.reshape(rows, -1))
     if left:
       raise ValueError(f"no head is named {sorted(left)[0]}")
+    if not parts:  # Gaussian heads only.
+      return np.zeros((rows, 0), np.uint8)
     return np.packbits(np.concatenate(parts, axis=1), axis=1,
                        bitorder="little")
 

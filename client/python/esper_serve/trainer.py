@@ -49,8 +49,13 @@ class Trainer:
   thread-safe. Use it as a context manager, or call `release`.
   """
 
-  def __init__(self, client: PolicyClient, holder: str = "python") -> None:
+  def __init__(self,
+               client: PolicyClient,
+               holder: str = "python",
+               seed: int = 0) -> None:
     """Takes the lease. `holder` names this run: it can take its own lease again.
+
+    `seed` decides the order of minibatches.
 
     Raises:
       StaleLeaseError: another holder's lease is alive.
@@ -62,7 +67,7 @@ class Trainer:
     self._admin = policy_admin_pb2_grpc.PolicyAdminStub(
         self._connection.channel)
     self._holder = holder
-    self._random = np.random.default_rng(0)
+    self._random = np.random.default_rng(seed)
     self._token = 0
     self._sequence = 0
     self.acquire()

@@ -41,6 +41,9 @@ def test_box_actions_make_a_gaussian_head_with_its_bounds():
   assert (head["low"], head["high"]) == ([-2.0, 0.0], [2.0, 1.0])
   assert "floor" not in head and "placeholder" not in head
   assert spec.continuous_width == 2
+  assert spec.pack_masks({}, 3).shape == (3, 0)
+  assert json.loads(PolicySpec.from_json(spec.to_json()).to_json()) == (
+      json.loads(spec.to_json()))
 
 
 def test_unsupported_spaces_are_refused():

@@ -59,7 +59,8 @@ InferencePolicy::~InferencePolicy() = default;
 
 absl::StatusOr<std::shared_ptr<const InferencePolicy>> InferencePolicy::Create(
     const PolicySpec& spec, const tensor::NamedTensors& weights,
-    int64_t policy_version, const ObservationNormalizer& normalizer) {
+    int64_t policy_version, const ObservationNormalizer& normalizer,
+    const std::optional<FloorSettings>& floors) {
   absl::Status status = spec.Validate();
   if (!status.ok()) return status;
   status = ValidateWeights(spec, weights);
@@ -99,12 +100,16 @@ absl::StatusOr<std::shared_ptr<const InferencePolicy>> InferencePolicy::Create(
   auto origin = std::make_shared<BehaviourOrigin>();
   origin->policy_version = policy_version;
   origin->spec_digest = spec.Digest();
-  origin->floors = spec.Floors();
+  origin->floors = floors.value_or(spec.Floors());
   ActingPolicy& acting = parts->acting;
   acting.spec = &parts->spec;
   acting.layout = &parts->layout;
   acting.weights = &parts->weights;
-  acting.floors = parts->layout.FloorTensors(origin->floors);
+  try {
+    acting.floors = parts->layout.FloorTensors(origin->floors);
+  } catch (const Error& error) {
+    return ToStatus(error);
+  }
   acting.origin = std::move(origin);
   return std::shared_ptr<const InferencePolicy>(
       new InferencePolicy(std::move(parts)));
@@ -115,6 +120,9 @@ const HeadLayout& InferencePolicy::layout() const { return parts_->layout; }
 const ActingPolicy& InferencePolicy::acting() const { return parts_->acting; }
 const std::string& InferencePolicy::spec_digest() const {
   return parts_->acting.origin->spec_digest;
+}
+const FloorSettings& InferencePolicy::floors() const {
+  return parts_->acting.origin->floors;
 }
 int64_t InferencePolicy::policy_version() const {
   return parts_->acting.origin->policy_version;
@@ -134,6 +142,21 @@ BehaviourTensor InferencePolicy::GetValue(const PolicyInputs& inputs) const {
   PolicyInputs normalized = inputs;
   normalized.observations = Normalize(inputs.observations);
   return policy::GetValue(parts_->acting, normalized);
+}
+
+BehaviourTensor InferencePolicy::PredictContributions(
+    const PolicyInputs& inputs) const {
+  CheckDetached(inputs.observations, "PredictContributions", "observations");
+  PolicyInputs normalized = inputs;
+  normalized.observations = Normalize(inputs.observations);
+  return policy::PredictContributions(parts_->acting, normalized);
+}
+
+ForwardOutput InferencePolicy::Forward(const ForwardInputs& inputs) const {
+  CheckDetached(inputs.observations, "Forward", "observations");
+  ForwardInputs normalized = inputs;
+  normalized.observations = Normalize(inputs.observations);
+  return policy::Forward(parts_->acting, normalized);
 }
 
 at::Tensor InferencePolicy::Normalize(const at::Tensor& observations) const {

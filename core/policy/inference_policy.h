@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "ATen/core/Tensor.h"
 #include "absl/status/statusor.h"
+#include "core/policy/policy_forward.h"
 #include "core/policy/sampler.h"
 #include "core/tensor/safetensors.h"
 
@@ -29,10 +31,13 @@ struct ObservationNormalizer {
 class InferencePolicy {
  public:
   // Copies. INVALID_ARGUMENT for an invalid specification, weights that are not
-  // exactly its parameters and finite, or a normaliser of another width.
+  // exactly its parameters and finite, a normaliser of another width, or floors
+  // that do not fit (BAD_FLOOR). `floors`: those that this version acts with;
+  // absent: the specification's.
   static absl::StatusOr<std::shared_ptr<const InferencePolicy>> Create(
       const PolicySpec& spec, const tensor::NamedTensors& weights,
-      int64_t policy_version, const ObservationNormalizer& normalizer = {});
+      int64_t policy_version, const ObservationNormalizer& normalizer = {},
+      const std::optional<FloorSettings>& floors = std::nullopt);
 
   ~InferencePolicy();
 
@@ -40,6 +45,8 @@ class InferencePolicy {
   const HeadLayout& layout() const;
   const std::string& spec_digest() const;
   int64_t policy_version() const;
+  // In force when acting; training evaluates with the same.
+  const FloorSettings& floors() const;
   // The view that sampler functions take; valid while this object lives.
   const ActingPolicy& acting() const;
 
@@ -48,6 +55,9 @@ class InferencePolicy {
   ActionSample GetAction(const PolicyInputs& inputs, const Noise& noise,
                          const SampleOptions& options = {}) const;
   BehaviourTensor GetValue(const PolicyInputs& inputs) const;
+  BehaviourTensor PredictContributions(const PolicyInputs& inputs) const;
+  // As the function of core/policy/policy_forward.h, on raw observations.
+  ForwardOutput Forward(const ForwardInputs& inputs) const;
   // The observations as the network sees them: float32, same shape, a tensor
   // of its own unless there is no normaliser.
   at::Tensor Normalize(const at::Tensor& observations) const;

@@ -30,24 +30,53 @@ MaskedCategorical::MaskedCategorical(const at::Tensor& logits,
     const at::Tensor floor =
         at::minimum(floors, n.reciprocal().mul_(kFloorCap)).unsqueeze(-1);
     const at::Tensor p = at::softmax(masked_, -1);
-    const at::Tensor floored = mode == FloorMode::kUpstream
-                                   ? UpstreamFloor(p, floor)
-                                   : MixtureFloor(p, floor);
+    const at::Tensor floored = Floored(mode, p, floor);
     const at::Tensor use = allowed_.logical_and(floors.gt(0).unsqueeze(-1));
     z_ = at::where(use, floored, masked_);
   }
   log_probs_ = at::log_softmax(z_, -1);
 }
 
-at::Tensor MaskedCategorical::UpstreamFloor(const at::Tensor& p,
-                                            const at::Tensor& floor) const {
-  const at::Tensor under = allowed_.logical_and(p.lt(floor));
-  const at::Tensor over = allowed_.logical_and(p.ge(floor));
+at::Tensor MaskedCategorical::Floored(FloorMode mode, const at::Tensor& p,
+                                      const at::Tensor& floor) const {
+  if (mode == FloorMode::kMixture) return MixtureFloor(p, floor);
+  // Which entries are clipped is a constant to the gradient.
+  const at::Tensor constant = p.detach();
+  return ClippedFloor(p, floor,
+                      mode == FloorMode::kExact
+                          ? ExactUnder(constant, floor)
+                          : allowed_.logical_and(constant.lt(floor)));
+}
+
+at::Tensor MaskedCategorical::ClippedScale(const at::Tensor& p,
+                                           const at::Tensor& floor,
+                                           const at::Tensor& under) const {
+  const at::Tensor over = allowed_.logical_and(under.logical_not());
   const at::Tensor need = under.sum(-1, /*keepdim=*/true).mul(floor);
   const at::Tensor rest = need.neg().add_(1).clamp_min_(kTiny);
   const at::Tensor mass =
       p.mul(over).sum(-1, /*keepdim=*/true).clamp_min(kTiny);
-  return at::where(under, floor, p.mul(rest.div(mass))).clamp_min(kTiny).log();
+  return rest.div(mass);
+}
+
+at::Tensor MaskedCategorical::ClippedFloor(const at::Tensor& p,
+                                           const at::Tensor& floor,
+                                           const at::Tensor& under) const {
+  return at::where(under, floor, p.mul(ClippedScale(p, floor, under)))
+      .clamp_min(kTiny)
+      .log();
+}
+
+at::Tensor MaskedCategorical::ExactUnder(const at::Tensor& p,
+                                         const at::Tensor& floor) const {
+  at::Tensor under = allowed_.logical_and(p.lt(floor));
+  // Each pass clips at least one more entry or changes nothing, and one entry
+  // is never clipped. The number of passes does not depend on the data.
+  for (int64_t pass = 2; pass < p.size(-1); ++pass) {
+    const at::Tensor scaled = p.mul(ClippedScale(p, floor, under));
+    under = under.logical_or(allowed_.logical_and(scaled.lt(floor)));
+  }
+  return under;
 }
 
 at::Tensor MaskedCategorical::MixtureFloor(const at::Tensor& p,

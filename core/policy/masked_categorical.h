@@ -49,8 +49,18 @@ class MaskedCategorical {
                     const at::Tensor& deterministic = {}) const;
 
  private:
-  at::Tensor UpstreamFloor(const at::Tensor& p, const at::Tensor& floor) const;
+  // Each: floored log-probabilities from p [N, K, W] and floor [N, K, 1].
+  at::Tensor Floored(FloorMode mode, const at::Tensor& p,
+                     const at::Tensor& floor) const;
   at::Tensor MixtureFloor(const at::Tensor& p, const at::Tensor& floor) const;
+  // `under`, bool [N, K, W]: the entries that are set to the floor.
+  at::Tensor ClippedFloor(const at::Tensor& p, const at::Tensor& floor,
+                          const at::Tensor& under) const;
+  // What entries that are not `under` are multiplied by, [N, K, 1].
+  at::Tensor ClippedScale(const at::Tensor& p, const at::Tensor& floor,
+                          const at::Tensor& under) const;
+  // The fewest entries to clip so that no other falls below the floor.
+  at::Tensor ExactUnder(const at::Tensor& p, const at::Tensor& floor) const;
 
   at::Tensor allowed_, fill_, masked_, z_, log_probs_, count_;
 };

@@ -80,7 +80,8 @@ HeadSpec MakeHead(const HeadRow& row, const NetworkGrowingOptions& options) {
   }
   head.placeholder = row.placeholder;
   head.conditional_mask = row.head == ActionHead::kSlot;
-  if (options.floor_mode == FloorMode::kUpstream) {
+  if (options.floor_mode == FloorMode::kUpstream ||
+      options.floor_mode == FloorMode::kExact) {
     head.floor = row.upstream_floor;
   } else if (options.floor_mode == FloorMode::kMixture) {
     head.floor = row.mixture_floor;

@@ -144,6 +144,8 @@ const char* FloorModeName(FloorMode mode) {
       return "none";
     case FloorMode::kUpstream:
       return "upstream";
+    case FloorMode::kExact:
+      return "exact";
     case FloorMode::kMixture:
       return "mixture";
   }
@@ -257,6 +259,12 @@ int64_t PolicySpec::ConditionalHead() const {
     if (heads[k].conditional_mask) return static_cast<int64_t>(k);
   }
   return -1;
+}
+
+FloorSettings FloorSettings::Scaled(double factor) const {
+  FloorSettings scaled = *this;
+  for (double& floor : scaled.floors) floor *= factor;
+  return scaled;
 }
 
 FloorSettings PolicySpec::Floors() const {

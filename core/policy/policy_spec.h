@@ -18,13 +18,16 @@ namespace esper::policy {
 // How the probability of an allowed choice is kept away from zero.
 enum class FloorMode : uint8_t {
   kNone,
-  // One pass of clipping and rescaling. Clipped entries get no gradient.
+  // One pass of clipping and rescaling, after which an entry that was close to
+  // the floor may lie below it. Clipped entries get no gradient.
   kUpstream,
+  // The same, repeated until no entry lies below the floor.
+  kExact,
   // p' = (1 - n f) p + f over the n allowed entries: a true floor, with a
   // gradient everywhere.
   kMixture,
 };
-const char* FloorModeName(FloorMode mode);  // "none", "upstream", "mixture".
+const char* FloorModeName(FloorMode mode);  // "none", "exact", ...
 
 // Width of one named block of the observation vector.
 struct ObservationField {
@@ -78,6 +81,10 @@ struct FloorSettings {
   FloorMode mode = FloorMode::kNone;
   std::vector<double> floors;
 
+  // Every floor times `factor`, in [0, 1]: floors that are annealed. With 0
+  // there is none.
+  FloorSettings Scaled(double factor) const;
+
   bool operator==(const FloorSettings& other) const {
     return mode == other.mode && floors == other.floors;
   }
@@ -91,7 +98,8 @@ struct NetworkGrowingOptions {
   int64_t feature_dim = 512;
   int64_t hidden_dim = 512;
   int64_t lstm_layers = 1;
-  // With kUpstream the floors are upstream's, otherwise small ones.
+  // With kUpstream and kExact the floors are upstream's, with kMixture small
+  // ones.
   FloorMode floor_mode = FloorMode::kMixture;
 };
 

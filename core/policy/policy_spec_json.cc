@@ -166,11 +166,11 @@ HeadSpec ReadHead(const Json& json, const std::string& path) {
 FloorMode ReadFloorMode(Reader& reader) {
   std::string name;
   reader.Read("floor_mode", name);
-  for (const FloorMode mode :
-       {FloorMode::kNone, FloorMode::kUpstream, FloorMode::kMixture}) {
+  for (const FloorMode mode : {FloorMode::kNone, FloorMode::kUpstream,
+                               FloorMode::kExact, FloorMode::kMixture}) {
     if (name == FloorModeName(mode)) return mode;
   }
-  throw FieldError{"floor_mode", "is not none, upstream or mixture"};
+  throw FieldError{"floor_mode", "is not none, upstream, exact or mixture"};
 }
 
 template <typename T, typename ReadItem>

@@ -1,21 +1,18 @@
-// What evaluation and acting refuse and how they agree: T13, T14, T16, T18.
+// What evaluation and acting refuse and how they agree: T13, T14 and the checks
+// of inputs.
 #include "core/policy/evaluator.h"
 
+#include <cmath>
 #include <limits>
+#include <vector>
 
-#include "ATen/CPUGeneratorImpl.h"
-#include "ATen/ops/cat.h"
-#include "ATen/ops/full.h"
 #include "ATen/ops/ones.h"
-#include "ATen/ops/stack.h"
 #include "ATen/ops/zeros.h"
 #include "core/error.h"
-#include "core/policy/lstm_sequence.h"
 #include "core/policy/sampler.h"
 #include "gtest/gtest.h"
 #include "tests/core/policy/test_policy.h"
 #include "tests/core/policy/test_specs.h"
-#include "torch/csrc/autograd/autograd.h"
 
 namespace esper::policy {
 namespace {
@@ -231,6 +228,11 @@ TEST_F(EvaluatorTest, RefusesWrongShapesNamingTheTensor) {
               x.conditional_mask = at::ones({3, 6, 4}, at::kBool);
             }),
             "conditional_mask");
+  EXPECT_EQ(acting([](PolicyInputs& x) {
+              x.conditional_mask = x.conditional_mask.to(at::kMeta);
+            }),
+            "conditional_mask")
+      << "on another device";
   EvaluationInputs inputs = Record(2, 3);
   inputs.reset = at::zeros({2, 2}, at::kBool);
   EXPECT_EQ(Thrown<ShapeError>([&] { Evaluate(inputs); }).tensor, "reset");
@@ -282,6 +284,28 @@ TEST_F(EvaluatorTest, TellsNonFiniteLogitsFromNonFiniteInput) {
   EXPECT_EQ(detail.field, "tempo");
 }
 
+TEST_F(EvaluatorTest, FiniteWeightsCanOverflowWhenActing) {
+  {
+    const c10::NoGradGuard no_grad;
+    policy_.module().Parameter("style_head.2.weight").fill_(3e38f);
+  }
+  const auto huge =
+      InferencePolicy::Create(policy_.spec(), policy_.module().StateDict(), 1);
+  ASSERT_TRUE(huge.ok()) << huge.status();
+  try {
+    (*huge)->GetAction(policy_.RandomStep(3), NoNoise{});
+    FAIL() << "nothing was thrown";
+  } catch (const NonFiniteError& error) {
+    EXPECT_EQ(error.reason(), "NONFINITE_LOGITS");
+    EXPECT_EQ(error.code(), absl::StatusCode::kInternal);
+    EXPECT_EQ(error.detail().field, "style");
+    const std::string message = error.what();
+    for (const char* part : {"min", "max", "NaN", "infinite"}) {
+      EXPECT_NE(message.find(part), std::string::npos) << message;
+    }
+  }
+}
+
 TEST_F(EvaluatorTest, RefusesBadFloorsAndBadNoise) {
   SampleOptions options;
   options.floors = FloorSettings{FloorMode::kMixture, {0.1}};
@@ -290,6 +314,21 @@ TEST_F(EvaluatorTest, RefusesBadFloorsAndBadNoise) {
               policy_.inference().GetAction(step, NoNoise{}, options);
             }).reason,
             "BAD_FLOOR");
+  for (const double floor : {-0.1, 1.0, std::nan("")}) {
+    options.floors =
+        FloorSettings{FloorMode::kMixture, std::vector<double>(8, floor)};
+    EXPECT_EQ(Thrown<InvalidArgumentError>([&] {
+                policy_.inference().GetAction(step, NoNoise{}, options);
+              }).reason,
+              "BAD_FLOOR");
+    EvaluationOptions evaluation;
+    evaluation.floors = options.floors;
+    const EvaluationInputs inputs = Record(2, 2);
+    EXPECT_EQ(Thrown<InvalidArgumentError>([&] {
+                EvaluateActions(policy_.module(), inputs, evaluation);
+              }).reason,
+              "BAD_FLOOR");
+  }
   EXPECT_EQ(
       Thrown<ShapeError>([&] {
         policy_.inference().GetAction(step, GivenNoise{at::ones({2, 40})});
@@ -303,55 +342,6 @@ TEST_F(EvaluatorTest, RefusesBadFloorsAndBadNoise) {
   Thrown<ShapeError>([&] {
     policy_.inference().GetAction(step, CounterKeys{policy_.Keys(3)});
   });
-}
-
-// T16
-TEST_F(EvaluatorTest, AResetForgetsWhatCameBefore) {
-  const int64_t steps = 6;
-  EvaluationInputs inputs = Record(3, steps);
-  inputs.reset = at::zeros({3, steps}, at::kBool);
-  inputs.reset[1][4] = true;
-  const Evaluation whole = Evaluate(inputs);
-  // The same steps evaluated as an episode of their own.
-  EvaluationInputs tail;
-  tail.observations = inputs.observations.narrow(1, 4, 2);
-  tail.categorical = inputs.categorical.narrow(1, 4, 2);
-  tail.actions = inputs.actions.narrow(1, 4, 2);
-  tail.action_masks = inputs.action_masks.narrow(1, 4, 2);
-  const Evaluation fresh = Evaluate(tail);
-  const auto difference = [&](int64_t row) {
-    return whole.log_probs.tensor()[row]
-        .narrow(0, 4, 2)
-        .sub(fresh.log_probs.tensor()[row])
-        .abs()
-        .max()
-        .item<float>();
-  };
-  EXPECT_LT(difference(1), 1e-5);
-  EXPECT_GT(difference(0), 1e-4) << "memory matters, so the check can fail";
-}
-
-TEST_F(EvaluatorTest, AnAllFalseResetAgreesWithThePlainPath) {
-  EvaluationInputs inputs = Record(3, 5);
-  const Evaluation plain = Evaluate(inputs);
-  inputs.reset = at::zeros({3, 5}, at::kBool);
-  const Evaluation same = Evaluate(inputs);
-  EXPECT_TRUE(
-      plain.log_probs.tensor().allclose(same.log_probs.tensor(), 1e-5, 1e-6));
-  EXPECT_TRUE(plain.values.tensor().allclose(same.values.tensor(), 1e-5, 1e-6));
-}
-
-TEST_F(EvaluatorTest, NoGradientCrossesAReset) {
-  EvaluationInputs inputs = Record(3, 4);
-  inputs.state.h = inputs.state.h.clone().requires_grad_(true);
-  inputs.state.c = inputs.state.c.clone().requires_grad_(true);
-  inputs.reset = at::zeros({3, 4}, at::kBool);
-  inputs.reset[1][0] = true;
-  Evaluate(inputs).values.tensor().sum().backward();
-  for (const at::Tensor& state : {inputs.state.h, inputs.state.c}) {
-    EXPECT_EQ(state.grad()[0][1].abs().max().item<float>(), 0);
-    EXPECT_GT(state.grad()[0][0].abs().max().item<float>(), 0);
-  }
 }
 
 TEST_F(EvaluatorTest, MasksOfOneStepHoldForAllSteps) {
@@ -385,105 +375,6 @@ TEST_F(EvaluatorTest, DropoutActsInTrainingModeOnlyAndIsSeeded) {
                   .contributions.unsafe_tensor()
                   .clone()
                   .equal(plain));
-}
-
-// T18
-TEST(SamplerPropertyTest, SamplerAndEvaluatorAgreeOnRandomRows) {
-  for (const PolicySpec& spec : AllTestSpecs()) {
-    TestPolicy policy(spec);
-    const int64_t rows = spec.slot_ids.size() == 3 ? 10000 : 500;
-    const auto [sample, inputs] = policy.SampleAndRecord(rows);
-    const Evaluation evaluation = EvaluateActions(policy.module(), inputs);
-    const at::Tensor log_probs = sample.log_probs.unsafe_tensor().clone();
-    EXPECT_TRUE(evaluation.log_probs.tensor().squeeze(1).allclose(log_probs,
-                                                                  1e-5, 1e-5))
-        << spec.name;
-    EXPECT_TRUE(evaluation.entropies.tensor().squeeze(1).allclose(
-        sample.entropies.unsafe_tensor().clone(), 1e-5, 1e-5))
-        << spec.name;
-    const at::Tensor irrelevant =
-        policy.module().layout().Relevance(sample.actions).logical_not();
-    EXPECT_EQ(log_probs.mul(irrelevant).abs().max().item<float>(), 0);
-    EXPECT_EQ(sample.entropies.unsafe_tensor()
-                  .mul(irrelevant)
-                  .abs()
-                  .max()
-                  .item<float>(),
-              0);
-    EXPECT_LE(log_probs.max().item<float>(), 1e-6);
-  }
-}
-
-TEST(SamplerPropertyTest, ARowDoesNotDependOnItsBatch) {
-  TestPolicy policy(SmallNetworkGrowing(3));
-  const PolicyInputs all = policy.RandomStep(33);
-  const std::vector<NoiseKey> keys = policy.Keys(33);
-  const ActionSample together =
-      policy.inference().GetAction(all, CounterKeys{keys});
-  for (int64_t row = 0; row < 33; ++row) {
-    PolicyInputs one;
-    one.observations = all.observations.narrow(0, row, 1);
-    one.categorical = all.categorical.narrow(0, row, 1);
-    one.state = {all.state.h.narrow(1, row, 1), all.state.c.narrow(1, row, 1)};
-    one.action_masks = all.action_masks.narrow(0, row, 1);
-    one.conditional_mask = all.conditional_mask.narrow(0, row, 1);
-    const ActionSample alone =
-        policy.inference().GetAction(one, CounterKeys{{keys[row]}});
-    EXPECT_TRUE(alone.actions[0].equal(together.actions[row])) << row;
-  }
-}
-
-// The written-out backward pass against autograd over plain operations.
-TEST(LstmSequenceTest, GradientEqualsAutograd) {
-  const int64_t batch = 3, steps = 5, hidden = 4;
-  const auto generator = at::make_generator<at::CPUGeneratorImpl>(1);
-  const auto leaf = [&](at::IntArrayRef sizes) {
-    return at::zeros(sizes, at::kDouble)
-        .normal_(0, 1, generator)
-        .requires_grad_(true);
-  };
-  std::vector<at::Tensor> inputs = {
-      leaf({batch, steps, 4 * hidden}), leaf({4 * hidden, hidden}),
-      leaf({batch, hidden}), leaf({batch, hidden})};
-  at::Tensor reset = at::zeros({batch, steps}, at::kBool);
-  reset[1][2] = true;
-  reset[2][0] = true;
-  const auto naive = [&] {
-    at::Tensor h = inputs[2], c = inputs[3];
-    std::vector<at::Tensor> y;
-    for (int64_t t = 0; t < steps; ++t) {
-      const at::Tensor keep =
-          reset.select(1, t).logical_not().to(at::kDouble).unsqueeze(1);
-      h = h.mul(keep);
-      c = c.mul(keep);
-      const auto gates =
-          inputs[0].select(1, t).add(h.matmul(inputs[1].t())).chunk(4, 1);
-      c = gates[1].sigmoid().mul(c).add(
-          gates[0].sigmoid().mul(gates[2].tanh()));
-      h = gates[3].sigmoid().mul(c.tanh());
-      y.push_back(h);
-    }
-    return LstmOutput{at::stack(y, 1), h, c};
-  };
-  const LstmOutput expected = naive();
-  const LstmOutput actual =
-      LstmSequence(inputs[0], inputs[1], inputs[2], inputs[3], reset);
-  const std::vector<at::Tensor> weights = {leaf({batch, steps, hidden}),
-                                           leaf({batch, hidden}),
-                                           leaf({batch, hidden})};
-  const auto loss = [&](const LstmOutput& out) {
-    return out.y.mul(weights[0])
-        .sum()
-        .add(out.h.mul(weights[1]).sum())
-        .add(out.c.mul(weights[2]).sum());
-  };
-  EXPECT_TRUE(actual.y.allclose(expected.y, 1e-12, 1e-12));
-  EXPECT_TRUE(actual.c.allclose(expected.c, 1e-12, 1e-12));
-  const auto a = torch::autograd::grad({loss(actual)}, inputs);
-  const auto b = torch::autograd::grad({loss(expected)}, inputs);
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    EXPECT_TRUE(a[i].allclose(b[i], 1e-10, 1e-12)) << "input " << i;
-  }
 }
 
 }  // namespace

@@ -1,6 +1,10 @@
 #include "core/policy/policy_spec.h"
 
+#include <cmath>
 #include <functional>
+#include <set>
+#include <string>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -57,6 +61,10 @@ TEST(PolicySpecTest, GivesEveryFloorModeItsFloors) {
     EXPECT_GT(floor, 0);
     EXPECT_LE(floor, 0.01);
   }
+  NetworkGrowingOptions exact;
+  exact.floor_mode = FloorMode::kExact;
+  EXPECT_EQ(PolicySpec::NetworkGrowing(exact).Floors().floors,
+            PolicySpec::NetworkGrowing(options).Floors().floors);
   options.floor_mode = FloorMode::kNone;
   for (const double floor : PolicySpec::NetworkGrowing(options).Floors().floors)
     EXPECT_EQ(floor, 0);
@@ -82,6 +90,25 @@ TEST(PolicySpecTest, SurvivesJson) {
   ASSERT_OK(again);
   EXPECT_TRUE(*again == spec);
   EXPECT_EQ(again->Digest(), spec.Digest());
+}
+
+TEST(PolicySpecTest, EveryFloorModeHasANameAndADigestOfItsOwn) {
+  std::set<std::string> digests;
+  for (const FloorMode mode : {FloorMode::kNone, FloorMode::kUpstream,
+                               FloorMode::kExact, FloorMode::kMixture}) {
+    PolicySpec spec = PolicySpec::NetworkGrowing();
+    spec.floor_mode = mode;
+    const auto again = PolicySpec::FromJson(spec.ToJson());
+    ASSERT_OK(again) << FloorModeName(mode);
+    EXPECT_EQ(again->floor_mode, mode);
+    digests.insert(spec.Digest());
+  }
+  EXPECT_EQ(digests.size(), 4);
+  auto json = nlohmann::json::parse(PolicySpec::NetworkGrowing().ToJson());
+  json["floor_mode"] = "exactly";
+  const auto refused = PolicySpec::FromJson(json.dump());
+  EXPECT_THAT(refused, Refused(kInvalid, "BAD_SPEC"));
+  EXPECT_EQ(DetailOf(refused.status())->field, "floor_mode");
 }
 
 TEST(PolicySpecTest, DigestIsStableUnderFieldOrderAndSpacing) {

@@ -40,13 +40,14 @@ std::vector<NoiseKey> TestPolicy::Keys(int64_t batch) const {
 at::Tensor TestPolicy::RandomMasks(int64_t rows) {
   const HeadLayout& layout = module_->layout();
   at::Tensor masks = Bits({rows, layout.width()});
-  const at::Tensor pick = Normal({rows, layout.num_heads()}).abs();
+  const at::Tensor pick =
+      Normal({rows, layout.num_heads()}).abs().mul(1000).to(at::kLong);
+  const int64_t* random = pick.const_data_ptr<int64_t>();
+  bool* mask = masks.mutable_data_ptr<bool>();
   for (int64_t n = 0; n < rows; ++n) {
     for (int64_t k = 0; k < layout.num_heads(); ++k) {
-      const int64_t forced =
-          static_cast<int64_t>(pick[n][k].item<float>() * 1000) %
-          layout.size(k);
-      masks[n][layout.offset(k) + forced] = true;
+      const int64_t forced = *random++ % layout.size(k);
+      mask[n * layout.width() + layout.offset(k) + forced] = true;
     }
   }
   return masks;
@@ -92,11 +93,13 @@ at::Tensor TestPolicy::MasksInForce(const at::Tensor& base,
   return masks;
 }
 
-std::pair<ActionSample, EvaluationInputs> TestPolicy::SampleAndRecord(
-    int64_t batch) {
-  const PolicyInputs step = RandomStep(batch);
-  ActionSample sample = inference_->GetAction(step, CounterKeys{Keys(batch)});
-  EvaluationInputs inputs;
+TestPolicy::Step TestPolicy::SampleStep(int64_t batch) {
+  Step result;
+  result.inputs = RandomStep(batch);
+  const PolicyInputs& step = result.inputs;
+  result.sample = inference_->GetAction(step, CounterKeys{Keys(batch)});
+  const ActionSample& sample = result.sample;
+  EvaluationInputs& inputs = result.recorded;
   inputs.observations = step.observations.unsqueeze(1);
   if (step.categorical.defined()) {
     inputs.categorical = step.categorical.unsqueeze(1);
@@ -106,7 +109,13 @@ std::pair<ActionSample, EvaluationInputs> TestPolicy::SampleAndRecord(
       MasksInForce(step.action_masks, step.conditional_mask, sample.actions)
           .unsqueeze(1);
   inputs.state = step.state;
-  return {std::move(sample), std::move(inputs)};
+  return result;
+}
+
+std::pair<ActionSample, EvaluationInputs> TestPolicy::SampleAndRecord(
+    int64_t batch) {
+  Step step = SampleStep(batch);
+  return {std::move(step.sample), std::move(step.recorded)};
 }
 
 BehaviourTensor TestPolicy::Recorded(const ActionSample& sample) const {

@@ -33,7 +33,14 @@ class TestPolicy {
   // A random step with state and masks, conditional ones included.
   PolicyInputs RandomStep(int64_t batch);
 
-  // One acted step, and the same as a recorded sequence of one step.
+  // One acted step: what was given, what came out, and the same as a recorded
+  // sequence of one step.
+  struct Step {
+    PolicyInputs inputs;
+    ActionSample sample;
+    EvaluationInputs recorded;
+  };
+  Step SampleStep(int64_t batch);
   std::pair<ActionSample, EvaluationInputs> SampleAndRecord(int64_t batch);
   // Numbers of one acted step in the shape [B, 1, K] of an evaluation.
   BehaviourTensor Recorded(const ActionSample& sample) const;

@@ -70,9 +70,12 @@ inline PolicySpec TwoDrivers() {
   return spec;
 }
 
+// The network-growing policy with 1, 3 and 9 slots and with two recurrent
+// layers, and two policies of other kinds.
 inline std::vector<PolicySpec> AllTestSpecs() {
   return {SmallNetworkGrowing(1), SmallNetworkGrowing(3),
-          SmallNetworkGrowing(9), PlainDiscrete(), TwoDrivers()};
+          SmallNetworkGrowing(9), SmallNetworkGrowing(2, /*layers=*/2),
+          PlainDiscrete(),        TwoDrivers()};
 }
 
 }  // namespace esper::policy

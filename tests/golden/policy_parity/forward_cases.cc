@@ -1,3 +1,4 @@
+#include "ATen/ops/ones.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/InferenceMode.h"
 #include "core/policy/network_forward.h"
@@ -73,6 +74,17 @@ void CompareForward(const GoldenNetwork& network, GoldenFile& file,
                 policy::Contributions(weights, rows, /*stop_gradient=*/true)
                     .view({batch, steps, -1}),
                 file.Take("out.pred_contributions"));
+  policy::ForwardInputs whole;
+  whole.observations = state;
+  whole.categorical = blueprints;
+  whole.state = hidden;
+  whole.action_masks = at::ones({batch, steps, spec.action_width()}, at::kBool);
+  const policy::ForwardOutput forward = network.inference().Forward(whole);
+  CompareOutput(test, "Forward logits", forward.logits.unsafe_tensor(),
+                network.TakeChoices(file, "out.logits."));
+  CompareOutput(test, "Forward values", forward.values.unsafe_tensor(),
+                expected_value);
+  CompareState(test, file, "out.hidden_out", forward.state);
   policy::PolicyInputs first;
   first.observations = state.select(1, 0);
   first.categorical = blueprints.select(1, 0);

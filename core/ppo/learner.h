@@ -37,6 +37,9 @@ struct PolicySnapshot {
   ObservationScaler scaler;
   // Raw reward per unit of V: what values recorded under this version mean.
   double value_unit = 1;
+  // Probability floors to act with: the specification's times `floor_scale`.
+  policy::FloorSettings floors;
+  double floor_scale = 1;  // In [0, 1].
 };
 
 // The outcome of one forward-backward pass.
@@ -44,8 +47,12 @@ struct ForwardBackwardReport {
   // Named terms and measures: "policy", "value", "q", "entropy",
   // "entropy_floor", "contribution", "total", "approx_kl", "clip_fraction",
   // "explained_variance", "gradient_norm" (of this pass alone),
-  // "entropy.<head>", "clip_fraction.<head>", "entropy_coef", ...
+  // "entropy.<head>", "clip_fraction.<head>", "entropy_coef", ...; all of them
+  // in docs/training.md.
   std::map<std::string, double> metrics;
+  // What looks wrong in this pass (core/ppo/anomaly.h, core/ppo/lstm_health.h);
+  // never filled in for a part of a batch.
+  std::vector<std::string> anomalies;
   int64_t transitions = 0;  // Valid steps.
   int64_t episodes = 0;
   // Largest and mean |log-prob now - recorded| over the steps of the published
@@ -59,8 +66,10 @@ struct ForwardBackwardReport {
   bool skipped_nonfinite = false;  // Nothing was accumulated, ...
   std::string nonfinite_term;      // ... and this term or output was at fault.
   bool accumulated = false;        // A gradient was added.
-  BatchTotals totals;              // Of these trajectories alone.
-  LossOptions effective;           // The coefficients used.
+  // The whole update was taken back with the skipped pass: start a new one.
+  bool rolled_back = false;
+  BatchTotals totals;     // Of these trajectories alone.
+  LossOptions effective;  // The coefficients used.
 };
 
 struct OptimStepReport {
@@ -69,15 +78,21 @@ struct OptimStepReport {
   double gradient_norm_before_clip = 0;
   double weights_change_l2 = 0;
   int64_t optimizer_steps = 0;  // Since the learner began.
+  bool rolled_back = false;     // The whole update was taken back.
+  // "gradient_norm_drift", "gradient_health_drift": the norm before clipping
+  // moved away from its running average.
+  std::vector<std::string> anomalies;
 };
 
 // Everything a learner is, as named tensors and one JSON text; the caller
 // stores both (see core/tensor/safetensors.h).
 struct LearnerState {
-  // "weights.<name>", "adam.m.<name>", "adam.v.<name>", and, where they exist,
-  // "gradient.<name>" and "published.<name>".
+  // "weights.<name>", "adam.m.<name>", "adam.v.<name>", and, in the middle of
+  // an update, "gradient.<name>", "published.<name>", "start.adam.m.<name>",
+  // "start.adam.v.<name>".
   NamedTensors tensors;
-  // Counters, normalisers, version, specification digest, configuration.
+  // Counters, normalisers, version, specification digest, configuration, and
+  // the options of the last pass and step.
   std::string json;
 };
 
@@ -94,8 +109,14 @@ struct LearnerState {
 // layers of V and Q move against it (PopArt), so that V in reward units stays.
 //
 // Every call is all or nothing: on an error weights, optimiser, gradients,
-// statistics and counters are as before, except that a gradient that is not
-// finite is dropped and counted.
+// statistics and counters are as before, except that a pass or step that is not
+// finite is counted and takes back the update it belongs to (see
+// LearnerConfig::rollback_failed_updates).
+//
+// Floors: acting and training of a version use its floor scale. Steps of an
+// older, still admissible version are scored under the floors in force now, as
+// they would act now; their ratio's denominator is what they acted with, so it
+// stays the ratio of two policies as they act.
 //
 // Thread safety: used from one training thread. Only `published()` may be
 // called from any thread.
@@ -127,7 +148,8 @@ class Learner {
 
   // Clips the accumulated gradient, takes one Adam step and clears it. A
   // gradient that is not finite is dropped and nothing else changes; the third
-  // in a row (counting skipped passes) is TRAINING_DIVERGED.
+  // in a row (counting skipped passes) is TRAINING_DIVERGED; the published
+  // version stays, and training may go on from it.
   // FAILED_PRECONDITION (NOT_DIFFERENTIABLE) if nothing was accumulated.
   absl::StatusOr<OptimStepReport> OptimStep(const OptimStepOptions& options);
 

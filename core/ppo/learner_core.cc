@@ -9,10 +9,15 @@
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
 #include "core/error.h"
+#include "core/ppo/options_json.h"
+#include "nlohmann/json.hpp"
 #include "spdlog/spdlog.h"
 
 namespace esper::ppo {
 namespace {
+
+// Relative distance from the running average that is worth a name.
+constexpr double kDriftAlarm = 0.5;
 
 // Never reused, so that neither learners nor weights are mistaken.
 uint64_t NextIdentity() {
@@ -53,6 +58,10 @@ std::vector<std::string> NamesOf(const policy::RecurrentPolicy& network) {
 ObservationNormalizer::Options ObservationOptions(const LearnerConfig& config) {
   ObservationNormalizer::Options options;
   options.averaging = Averaging::ExactThenCapped(config.exact_rows);
+  if (config.observation_averaging == ObservationAveraging::kUpstream) {
+    options.averaging = Averaging::Momentum(0.99);
+    options.initial_count = 1e-4;
+  }
   return options;
 }
 
@@ -83,6 +92,7 @@ LearnerStatistics::LearnerStatistics(const policy::PolicySpec& spec,
                                      const LearnerConfig& config)
     : observations(spec.observation_width(), ObservationOptions(config)),
       returns(ReturnOptions(config)),
+      rewards(/*clip=*/10.0, /*epsilon=*/1e-8),
       values(ValueOptions(config)) {}
 
 LearnerCore::LearnerCore(const policy::PolicySpec& policy_spec,
@@ -99,6 +109,7 @@ LearnerCore::LearnerCore(const policy::PolicySpec& policy_spec,
            {config.learning_rate, config.beta1, config.beta2,
             config.adam_epsilon}),
       statistics(policy_spec, learner_config),
+      start{{}, 0, statistics, {}},
       identity(NextIdentity()),
       generation(NextIdentity()) {
   network->train(config.predictor_dropout);
@@ -184,8 +195,14 @@ std::shared_ptr<const policy::BehaviourOrigin> LearnerCore::RecordedOrigin()
   auto origin = std::make_shared<policy::BehaviourOrigin>();
   origin->policy_version = counters.version;
   origin->spec_digest = rules.spec_digest();
-  origin->floors = spec.Floors();
+  origin->floors = snapshot->floors;
   return origin;
+}
+
+policy::EvaluationOptions LearnerCore::Evaluating() const {
+  policy::EvaluationOptions options;
+  options.floors = snapshot->floors;
+  return options;
 }
 
 double LearnerCore::SigmaOf(const ValueNormalizer& values) const {
@@ -239,11 +256,15 @@ std::string LearnerCore::FirstNonFiniteGradient() const {
   return "";
 }
 
-void LearnerCore::NoteNonFinite(const std::string& what) {
+bool LearnerCore::NoteNonFinite(const std::string& what) {
+  const bool rolled_back = config.rollback_failed_updates && RollBackUpdate();
   counters.nonfinite_in_a_row += 1;
-  spdlog::warn("training pass or step dropped: {} is not finite ({} in a row)",
-               what, counters.nonfinite_in_a_row);
-  if (counters.nonfinite_in_a_row < config.max_nonfinite_in_a_row) return;
+  spdlog::warn("training {} dropped: {} is not finite ({} in a row)",
+               rolled_back ? "update" : "pass or step", what,
+               counters.nonfinite_in_a_row);
+  if (counters.nonfinite_in_a_row < config.max_nonfinite_in_a_row) {
+    return rolled_back;
+  }
   RefuseCall(
       "TRAINING_DIVERGED", what,
       absl::StrCat(counters.nonfinite_in_a_row,
@@ -287,15 +308,26 @@ OptimStepReport LearnerCore::OptimStep(const OptimStepOptions& options) {
     }
   }
   ClearGradients();
+  step_options = ToJson(options).dump();
   if (report.stepped) {
     counters.nonfinite_in_a_row = 0;
     counters.optimizer_steps += 1;
     counters.steps_since_publish += 1;
     moved_since_publish = true;
     generation = NextIdentity();
+    const double norm = report.gradient_norm_before_clip;
+    const double health = GradientHealth(norm);
+    if (const auto moved = drift.Update(norm, health)) {
+      if (moved->norm > kDriftAlarm) {
+        report.anomalies.push_back("gradient_norm_drift");
+      }
+      if (moved->health > kDriftAlarm) {
+        report.anomalies.push_back("gradient_health_drift");
+      }
+    }
   } else {
     adam.options().learning_rate = previous_rate;
-    NoteNonFinite(report.nonfinite_tensor);
+    report.rolled_back = NoteNonFinite(report.nonfinite_tensor);
   }
   report.optimizer_steps = counters.optimizer_steps;
   return report;
@@ -309,7 +341,8 @@ void LearnerCore::ClearGradients() {
 
 std::shared_ptr<const PolicySnapshot> LearnerCore::Publish() {
   const double old_unit = SigmaOf(statistics.values) * deviation;
-  if (config.scale_rewards) {
+  if (config.scale_rewards &&
+      config.reward_scaling == RewardScaling::kReturns) {
     const double fresh = statistics.returns.deviation();
     statistics.values.Rescale(deviation / fresh);
     deviation = fresh;
@@ -326,7 +359,33 @@ std::shared_ptr<const PolicySnapshot> LearnerCore::Publish() {
   scaler_moments = statistics.observations.moments();
   MakeSnapshot(network->StateDict());
   moved_since_publish = false;
+  BeginUpdate();
   return snapshot;
+}
+
+void LearnerCore::BeginUpdate() {
+  start = {adam.slots(), adam.options().learning_rate, statistics, counters};
+}
+
+bool LearnerCore::RollBackUpdate() {
+  const bool weights_moved = moved_since_publish;
+  const bool moved = weights_moved || counters.steps_since_publish > 0 ||
+                     counters.transitions != start.counters.transitions ||
+                     has_gradient();
+  ClearGradients();
+  if (weights_moved) {
+    const absl::Status status = network->LoadStateDict(snapshot->weights);
+    TORCH_INTERNAL_ASSERT(status.ok(), status.ToString());
+    moved_since_publish = false;
+    generation = NextIdentity();
+  }
+  adam.slots() = start.slots;
+  adam.options().learning_rate = start.learning_rate;
+  statistics = start.statistics;
+  const int64_t failures = counters.nonfinite_in_a_row;
+  counters = start.counters;
+  counters.nonfinite_in_a_row = failures;
+  return moved;
 }
 
 void LearnerCore::MakeSnapshot(NamedTensors weights) {
@@ -334,6 +393,9 @@ void LearnerCore::MakeSnapshot(NamedTensors weights) {
   made->version = counters.version;
   made->weights = std::move(weights);
   made->value_unit = value_units.at(counters.version);
+  made->floor_scale = config.FloorScaleAt(counters.updates);
+  made->floors = spec.Floors();
+  for (double& floor : made->floors.floors) floor *= made->floor_scale;
   if (config.normalize_observations && scaler_moments.count > 0) {
     ObservationNormalizer frozen = statistics.observations;
     TORCH_INTERNAL_ASSERT(frozen.Restore(scaler_moments).ok());

@@ -14,10 +14,12 @@
 #include "core/policy/evaluator.h"
 #include "core/policy/recurrent_policy.h"
 #include "core/ppo/adam.h"
+#include "core/ppo/anomaly.h"
 #include "core/ppo/learner.h"
 #include "core/ppo/normalizer.h"
 #include "core/ppo/pass.h"
 #include "core/ppo/trajectory_rules.h"
+#include "core/slot/gradient_monitor.h"
 
 namespace esper::ppo {
 
@@ -26,6 +28,7 @@ namespace esper::ppo {
 struct LearnerStatistics {
   ObservationNormalizer observations;
   ReturnScaler returns;
+  RewardNormalizer rewards;  // Moves with RewardScaling::kUpstream only.
   ValueNormalizer values;
 
   LearnerStatistics(const policy::PolicySpec& spec,
@@ -40,6 +43,15 @@ struct LearnerCounters {
   int64_t transitions = 0;
   int64_t nonfinite_in_a_row = 0;
   int64_t passes = 0;  // Seeds the dropout of each pass.
+};
+
+// What an update began with, besides the published weights: enough to take it
+// back.
+struct UpdateStart {
+  std::vector<Adam::Slot> slots;  // Alias tensors that are never written to.
+  double learning_rate = 0;
+  LearnerStatistics statistics;
+  LearnerCounters counters;
 };
 
 // A trajectory batch, checked and ready for the network.
@@ -81,6 +93,7 @@ class LearnerCore {
   std::vector<at::Tensor> parameters;
   Adam adam;
   LearnerStatistics statistics;
+  UpdateStart start;
   // Frozen between publishes.
   double deviation = 1;  // Raw reward per scaled reward.
   // Raw reward per unit of V, by version; the admissible ones.
@@ -91,6 +104,12 @@ class LearnerCore {
   LearnerCounters counters;
   // Training weights differ from the published ones.
   bool moved_since_publish = false;
+  // Of the last pass and the last step, JSON; "null" before the first.
+  std::string pass_options = "null";
+  std::string step_options = "null";
+  // Both restart with the learner.
+  slot::GradientDrift drift;
+  HeadCollapseMonitor collapse;
   // Identifies the learner and the weights an evaluation was made with.
   uint64_t identity = 0;
   uint64_t generation = 0;
@@ -104,6 +123,12 @@ class LearnerCore {
   // The network of the published weights.
   const policy::RecurrentPolicy& Anchor();
   std::shared_ptr<const policy::BehaviourOrigin> RecordedOrigin() const;
+  // What the network is evaluated with: the published floors.
+  policy::EvaluationOptions Evaluating() const;
+  void BeginUpdate();
+  // Back to the last publish, apart from what counts failures; true if there
+  // was anything to take back. Gradients are dropped.
+  bool RollBackUpdate();
   // sigma, or 1 without value normalisation.
   double SigmaOf(const ValueNormalizer& values) const;
   // Multiplies the last layers of V and Q.
@@ -113,9 +138,10 @@ class LearnerCore {
   // Adds `earlier` to the parameters' gradients.
   void AddGradients(const std::vector<at::Tensor>& earlier);
   std::string FirstNonFiniteGradient() const;
-  // Counts a pass or step that was not finite; throws TRAINING_DIVERGED when
-  // there were too many in a row.
-  void NoteNonFinite(const std::string& what);
+  // Counts a pass or step that was not finite and takes back its update;
+  // returns whether it did. Throws TRAINING_DIVERGED when there were too many
+  // in a row.
+  bool NoteNonFinite(const std::string& what);
   void MakeSnapshot(NamedTensors weights);
 
   std::shared_ptr<policy::RecurrentPolicy> anchor_;  // Made when needed.

@@ -111,12 +111,13 @@ std::unique_ptr<OpenEvaluation> LearnerCore::Evaluate(
     numbers.contributions = Copy(evaluation.contributions);
   };
   if (!keep_graph) {
-    fill(policy::EvaluateReference(*network, prepared.inputs));
+    fill(policy::EvaluateReference(*network, prepared.inputs, Evaluating()));
     return kept;
   }
   // A stream of its own: whoever evaluates does not change what training draws.
   SeedDropout(~evaluations_++);
-  kept->graph = policy::EvaluateActions(*network, prepared.inputs);
+  kept->graph =
+      policy::EvaluateActions(*network, prepared.inputs, Evaluating());
   kept->open = true;
   fill(kept->graph);
   return kept;

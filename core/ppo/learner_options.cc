@@ -1,5 +1,6 @@
 #include "core/ppo/learner_options.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -37,6 +38,10 @@ void LearnerConfig::Check() const {
   RequirePositive("adam_epsilon", adam_epsilon);
   RequireNonNegative("critic_weight_decay", critic_weight_decay);
   Require(exact_rows >= 1, "exact_rows", exact_rows, "[1, inf)");
+  Require(floor_anneal_updates >= 0, "floor_anneal_updates",
+          static_cast<double>(floor_anneal_updates), "[0, inf)");
+  Require(final_floor_scale >= 0 && final_floor_scale <= 1, "final_floor_scale",
+          final_floor_scale, "[0, 1]");
   Require(max_version_lag >= 0, "max_version_lag", max_version_lag, "[0, inf)");
   Require(max_episode_length >= 1, "max_episode_length", max_episode_length,
           "[1, inf)");
@@ -78,12 +83,20 @@ void OptimStepOptions::Check() const {
 
 LearnerConfig LearnerConfig::Upstream() {
   LearnerConfig config;
-  // The reference implementation normalises before it records.
-  config.normalize_observations = false;
-  config.scale_rewards = false;
+  config.observation_averaging = ObservationAveraging::kUpstream;
+  config.reward_scaling = RewardScaling::kUpstream;
   config.popart = false;
   config.value_averaging = Averaging::ExactThenMomentum(32, 0.99);
+  config.rollback_failed_updates = false;
   return config;
+}
+
+double LearnerConfig::FloorScaleAt(int64_t updates) const {
+  if (floor_anneal_updates == 0) return 1.0;
+  const double done = std::min(
+      static_cast<double>(updates) / static_cast<double>(floor_anneal_updates),
+      1.0);
+  return 1.0 + done * (final_floor_scale - 1.0);
 }
 
 PpoOptions PpoOptions::Upstream() {

@@ -13,6 +13,23 @@
 
 namespace esper::ppo {
 
+// How observation statistics come about.
+enum class ObservationAveraging : uint8_t {
+  kExactRows,  // Exact over `exact_rows` rows, then over the last ones.
+  // As the reference implementation: an initial guess of mean 0 and variance 1
+  // that every batch moves by 1 %.
+  kUpstream,
+};
+
+// What raw rewards are divided by, if they are scaled at all.
+enum class RewardScaling : uint8_t {
+  kReturns,  // Deviation of discounted returns, frozen between publishes.
+  // As the reference implementation: a running deviation of single rewards,
+  // moved by every step, rows side by side. Needs whole batches: parts and
+  // minibatches are refused.
+  kUpstream,
+};
+
 // What a learner is built with, fixed for its life. The defaults are the
 // product's; `Upstream()` is the reference implementation's behaviour.
 struct LearnerConfig {
@@ -24,7 +41,9 @@ struct LearnerConfig {
   double critic_weight_decay = 0.0;
 
   bool normalize_observations = true;
-  bool scale_rewards = true;  // By the deviation of discounted returns.
+  ObservationAveraging observation_averaging = ObservationAveraging::kExactRows;
+  bool scale_rewards = true;
+  RewardScaling reward_scaling = RewardScaling::kReturns;
   bool normalize_values = true;
   bool popart = true;  // Rescale V and Q when the value scale moves.
   // Statistics are exact up to this many rows, then follow the last ones.
@@ -35,11 +54,25 @@ struct LearnerConfig {
   bool predictor_dropout = true;
   uint64_t dropout_seed = 0;
 
+  // Probability floors are multiplied by a scale that falls linearly from 1 to
+  // `final_floor_scale` over so many updates; 0: they stay as the specification
+  // has them. Every published version carries its scale. >= 0; [0, 1].
+  int64_t floor_anneal_updates = 0;
+  double final_floor_scale = 0.0;
+
+  // A pass or step that is not finite takes back the whole update it belongs
+  // to: weights, optimiser and statistics are again those of the last publish.
+  // False, as the reference implementation: it is skipped, what came before it
+  // in the update stays.
+  bool rollback_failed_updates = true;
+
   int64_t max_version_lag = 1;         // >= 0; older steps are refused.
   int64_t max_episode_length = 4096;   // >= 1.
   int64_t max_nonfinite_in_a_row = 3;  // >= 1.
 
   static LearnerConfig Upstream();
+  // Factor on the floors after so many finished updates, in [0, 1].
+  double FloorScaleAt(int64_t updates) const;
   // Throws InvalidArgumentError (MALFORMED_REQUEST), naming the field.
   void Check() const;
 };
@@ -90,6 +123,10 @@ struct PpoOptions {
   // Totals of the whole batch that this call is a part of. The KL stop is then
   // left to the call that computed them.
   std::optional<BatchTotals> totals;
+  // This call is a minibatch with an optimiser step of its own: of `totals` (if
+  // given) only the advantage statistics are read, means are over the
+  // minibatch, and the KL stop is on.
+  bool minibatch = false;
 
   // Ratio check: |log-prob now - recorded| on steps of the published version,
   // before any optimiser step. Raise both fiftyfold if acting runs in bfloat16.

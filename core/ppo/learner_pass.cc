@@ -12,8 +12,11 @@
 #include "c10/core/GradMode.h"
 #include "core/error.h"
 #include "core/policy/loss_builder.h"
-#include "core/ppo/diagnostics.h"
 #include "core/ppo/learner_core.h"
+#include "core/ppo/lstm_health.h"
+#include "core/ppo/options_json.h"
+#include "core/ppo/pass_metrics.h"
+#include "nlohmann/json.hpp"
 
 namespace esper::ppo {
 namespace {
@@ -52,14 +55,7 @@ class PassRunner {
     options_.Check();
     heads_ = ResolveHeads(options_, learner_.spec);
     prepared_ = learner_.Prepare(trajectories_);
-    RewardUnits units;
-    units.deviation = learner_.deviation;
-    // Raw rewards have no known size to clip at.
-    units.clip = learner_.deviation != 1.0 ? options_.reward_clip : 0.0;
-    units.value_unit = [this](int64_t version) {
-      return learner_.value_units.at(version);
-    };
-    targets_ = ComputeTargets(trajectories_, options_, units);
+    targets_ = ComputeTargets(trajectories_, options_, Units());
     report_.episodes = static_cast<int64_t>(trajectories_.size());
     report_.transitions = prepared_.batch.steps();
     if (options_.update_statistics) DraftStatistics();
@@ -77,6 +73,37 @@ class PassRunner {
 
  private:
   const TrajectoryBatch& batch() const { return prepared_.batch; }
+
+  // One of several calls whose gradients add up to one step.
+  bool part() const {
+    return options_.totals.has_value() && !options_.minibatch;
+  }
+
+  RewardUnits Units() {
+    const LearnerConfig& config = learner_.config;
+    RewardUnits units;
+    units.deviation = learner_.deviation;
+    // Raw rewards have no known size to clip at.
+    units.clip = learner_.deviation != 1.0 ? options_.reward_clip : 0.0;
+    units.value_unit = [this](int64_t version) {
+      return learner_.value_units.at(version);
+    };
+    if (!config.scale_rewards ||
+        config.reward_scaling != RewardScaling::kUpstream) {
+      return units;
+    }
+    if (options_.totals.has_value() || options_.minibatch) {
+      RefuseCall("MALFORMED_REQUEST", "totals",
+                 "Upstream's reward scaling depends on the order of steps over "
+                 "the whole batch, of which this call is a part.",
+                 "Send whole batches, or scale by the deviation of returns.");
+    }
+    // From where the update began: every pass sees the same rewards.
+    RewardNormalizer normalizer = learner_.start.statistics.rewards;
+    units.rewards = NormalizeRewards(trajectories_, &normalizer);
+    if (options_.update_statistics) draft_.rewards = normalizer;
+    return units;
+  }
 
   void DraftStatistics() {
     ThrowIfError(
@@ -126,18 +153,22 @@ class PassRunner {
     policy::BehaviourTensor before = recorded_;
     try {
       if (options_.denominator == RatioDenominator::kAnchor) {
-        before = policy::EvaluateReference(learner_.Anchor(), prepared_.inputs)
+        before = policy::EvaluateReference(learner_.Anchor(), prepared_.inputs,
+                                           learner_.Evaluating())
                      .log_probs;
       }
       if (options_.totals_only) {
-        const policy::ReferenceEvaluation now =
-            policy::EvaluateReference(*learner_.network, prepared_.inputs);
+        const policy::ReferenceEvaluation now = policy::EvaluateReference(
+            *learner_.network, prepared_.inputs, learner_.Evaluating());
+        state_ = now.state;
         log_probs_ = at::zeros_like(batch().behaviour_log_probs);
         now.log_probs.CopyTo(log_probs_);
         inputs_ = BindInputs(now, before, batch(), use);
       } else {
         learner_.SeedDropout(static_cast<uint64_t>(learner_.counters.passes));
-        now_ = policy::EvaluateActions(*learner_.network, prepared_.inputs);
+        now_ = policy::EvaluateActions(*learner_.network, prepared_.inputs,
+                                       learner_.Evaluating());
+        state_ = {now_.state.h.detach(), now_.state.c.detach()};
         log_probs_ = now_.log_probs.tensor().detach();
         inputs_ = BindInputs(now_, before, batch(), use);
       }
@@ -182,7 +213,8 @@ class PassRunner {
       // weights are the ones that acted.
       if (!options_.update_statistics) return;
       now = at::zeros_like(batch().behaviour_log_probs);
-      policy::EvaluateReference(learner_.Anchor(), prepared_.inputs)
+      policy::EvaluateReference(learner_.Anchor(), prepared_.inputs,
+                                learner_.Evaluating())
           .log_probs.CopyTo(now);
     }
     // Up to the first step of another version: behind it the recurrent state
@@ -234,12 +266,11 @@ class PassRunner {
 
   // False if a term is not finite.
   bool ComputeTerms() {
-    const BatchTotals& totals =
-        options_.totals.has_value() ? *options_.totals : report_.totals;
+    const BatchTotals& totals = part() ? *options_.totals : report_.totals;
     ratios_ = ComputeRatioStatistics(inputs_, report_.effective);
     report_.approx_kl = ratios_.approx_kl;
     report_.kl_stop =
-        !options_.totals.has_value() && options_.target_kl.has_value() &&
+        !part() && options_.target_kl.has_value() &&
         ratios_.approx_kl > options_.kl_stop_factor * *options_.target_kl;
     terms_ = ComputeLoss(inputs_, report_.effective, totals);
     AddMetrics();
@@ -293,6 +324,7 @@ class PassRunner {
       gradients.push_back(parameter.grad());
     }
     report_.metrics["gradient_norm"] = GlobalNorm(gradients);
+    AddGradientMetrics(*learner_.network, &report_.metrics);
     learner_.AddGradients(earlier_);
     report_.accumulated = true;
     return true;
@@ -303,32 +335,13 @@ class PassRunner {
     for (const auto& [name, term] : Terms()) {
       if (term.defined()) metrics[name] = term.item<double>();
     }
-    metrics["approx_kl"] = ratios_.approx_kl;
-    metrics["clip_fraction"] = ratios_.clip_fraction;
-    metrics["clip_fraction_above"] = ratios_.clip_fraction_above;
-    metrics["clip_fraction_below"] = ratios_.clip_fraction_below;
-    metrics["ratio_mean"] = ratios_.joint_mean;
-    metrics["ratio_max"] = ratios_.joint_max;
-    metrics["ratio_min"] = ratios_.joint_min;
+    const policy::PolicySpec& spec = learner_.spec;
     const BatchTotals& totals = report_.totals;
-    for (size_t k = 0; k < learner_.spec.heads.size(); ++k) {
-      const std::string& head = learner_.spec.heads[k].name;
-      metrics["entropy." + head] = totals.mean_entropies[k];
-      metrics["ratio_max." + head] = ratios_.head_ratio_max[k];
-      metrics["clip_fraction." + head] = ratios_.head_clip_fraction[k];
-      metrics["share_used." + head] =
-          totals.head_steps[k] / std::max(totals.valid_steps, 1.0);
-    }
-    const auto values = SpanOf(targets_.values);
-    const auto returns = SpanOf(targets_.returns);
-    const Fit fit = ComputeFit(values, returns, kReturnVarianceFloor);
-    metrics["explained_variance"] = fit.explained_variance;
-    metrics["value_nrmse"] = fit.nrmse;
-    metrics["bellman_error"] =
-        ComputeValueMetrics(values, returns, SpanOf(targets_.td_errors))
-            .bellman_error;
-    metrics["advantage_mean"] = targets_.moments.mean();
-    metrics["advantage_std"] = targets_.moments.deviation();
+    AddRatioMetrics(spec, ratios_, &metrics);
+    AddHeadMetrics(spec, inputs_, batch().Flatten(batch().action_masks), totals,
+                   &metrics);
+    AddValueMetrics(targets_, &metrics);
+    AddContributionMetrics(inputs_, &metrics);
     const LossOptions& loss = report_.effective;
     metrics["value_coef"] = loss.value_coef;
     metrics["entropy_coef"] = loss.entropy_coef;
@@ -350,10 +363,45 @@ class PassRunner {
                                  .to(at::kDouble)
                                  .mean()
                                  .item<double>();
+    metrics["floor_scale"] = learner_.snapshot->floor_scale;
+  }
+
+  // Once per update: what its first pass finds in the memory and the network.
+  void Diagnose() {
+    if (part()) return;
+    std::vector<std::string>& names = report_.anomalies;
+    if (options_.update_statistics) {
+      AddQMetrics(*learner_.network, prepared_.inputs, &report_.metrics);
+      const LstmHealth health = MeasureLstm(state_.h, state_.c);
+      AddStateMetrics(health, &report_.metrics);
+      names = health.Anomalies();
+      for (size_t k = 0; k < learner_.spec.heads.size(); ++k) {
+        if (report_.totals.available_steps[k] == 0) continue;
+        const auto name = learner_.collapse.Update(
+            learner_.spec.heads[k].name, report_.totals.mean_entropies[k]);
+        if (name.has_value()) names.push_back(*name);
+      }
+    }
+    AnomalyInputs inputs;
+    inputs.ratio_max = ratios_.joint_max;
+    inputs.ratio_min = ratios_.joint_min;
+    for (const auto& [name, value] : report_.metrics) {
+      if (!std::isfinite(value)) inputs.nonfinite_metric = true;
+    }
+    inputs.any_unforced = report_.totals.unforced_steps > 0;
+    inputs.value_loss = report_.metrics.at("value");
+    inputs.bellman_error = report_.metrics.at("bellman_error");
+    inputs.entropy = report_.metrics.at("mean_entropy");
+    inputs.kl = ratios_.approx_kl;
+    for (std::string& name : DetectAnomalies(inputs)) {
+      names.push_back(std::move(name));
+    }
   }
 
   void Commit() {
+    Diagnose();
     committed_ = true;
+    learner_.pass_options = ToJson(options_).dump();
     if (options_.update_statistics) {
       learner_.statistics = draft_;
       learner_.counters.transitions += report_.transitions;
@@ -366,7 +414,8 @@ class PassRunner {
     committed_ = true;
     report_.skipped_nonfinite = true;
     report_.accumulated = false;
-    learner_.NoteNonFinite(report_.nonfinite_term);
+    report_.anomalies = {"numerical_instability"};
+    report_.rolled_back = learner_.NoteNonFinite(report_.nonfinite_term);
     return std::move(report_);
   }
 
@@ -387,8 +436,9 @@ class PassRunner {
   PassTargets targets_;
   LearnerStatistics draft_;
   policy::BehaviourTensor recorded_;
-  policy::Evaluation now_;  // Holds the graph.
-  at::Tensor log_probs_;    // float32 [B, T, K], detached.
+  policy::Evaluation now_;        // Holds the graph.
+  policy::RecurrentState state_;  // After the last step, detached.
+  at::Tensor log_probs_;          // float32 [B, T, K], detached.
   LossInputs inputs_;
   RatioStatistics ratios_;
   LossTerms terms_;

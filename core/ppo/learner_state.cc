@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/error.h"
 #include "core/ppo/learner_core.h"
+#include "core/ppo/options_json.h"
 #include "core/tensor/checks.h"
 #include "nlohmann/json.hpp"
 
@@ -16,7 +17,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kFormat = 1;
+constexpr int kFormat = 2;
 
 json ToJson(const Moments& moments) {
   return {{"mean", moments.mean},
@@ -32,21 +33,47 @@ Moments MomentsFrom(const json& value) {
   return moments;
 }
 
-json ConfigJson(const LearnerConfig& config) {
-  return {{"beta1", config.beta1},
-          {"beta2", config.beta2},
-          {"adam_epsilon", config.adam_epsilon},
-          {"critic_weight_decay", config.critic_weight_decay},
-          {"normalize_observations", config.normalize_observations},
-          {"scale_rewards", config.scale_rewards},
-          {"normalize_values", config.normalize_values},
-          {"popart", config.popart},
-          {"exact_rows", config.exact_rows},
-          {"value_exact_rows", config.value_averaging.exact_rows},
-          {"value_momentum", config.value_averaging.momentum},
-          {"predictor_dropout", config.predictor_dropout},
-          {"dropout_seed", config.dropout_seed},
-          {"max_version_lag", config.max_version_lag}};
+json ToJson(const RewardNormalizer::State& state) {
+  return {{"mean", state.mean}, {"m2", state.m2}, {"count", state.count}};
+}
+
+RewardNormalizer::State RewardsFrom(const json& value) {
+  RewardNormalizer::State state;
+  value.at("mean").get_to(state.mean);
+  value.at("m2").get_to(state.m2);
+  value.at("count").get_to(state.count);
+  return state;
+}
+
+json ToJson(const LearnerStatistics& statistics) {
+  return {{"observations", ToJson(statistics.observations.moments())},
+          {"returns", ToJson(statistics.returns.moments())},
+          {"rewards", ToJson(statistics.rewards.state())},
+          {"values", ToJson(statistics.values.moments())}};
+}
+
+json ToJson(const LearnerCounters& counters) {
+  return {{"optimizer_steps", counters.optimizer_steps},
+          {"steps_since_publish", counters.steps_since_publish},
+          {"updates", counters.updates},
+          {"transitions_trained", counters.transitions},
+          {"nonfinite_in_a_row", counters.nonfinite_in_a_row},
+          {"passes", counters.passes}};
+}
+
+void Read(const json& value, LearnerCounters* counters) {
+  value.at("optimizer_steps").get_to(counters->optimizer_steps);
+  value.at("steps_since_publish").get_to(counters->steps_since_publish);
+  value.at("updates").get_to(counters->updates);
+  value.at("transitions_trained").get_to(counters->transitions);
+  value.at("nonfinite_in_a_row").get_to(counters->nonfinite_in_a_row);
+  value.at("passes").get_to(counters->passes);
+}
+
+json StepsOf(const std::vector<Adam::Slot>& slots) {
+  std::vector<int64_t> steps;
+  for (const Adam::Slot& slot : slots) steps.push_back(slot.step);
+  return steps;
 }
 
 [[noreturn]] void Corrupt(const std::string& tensor,
@@ -60,6 +87,14 @@ json ConfigJson(const LearnerConfig& config) {
 
 void ThrowIfError(const absl::Status& status) {
   if (!status.ok()) Corrupt("", std::string(status.message()));
+}
+
+void Read(const json& value, LearnerStatistics* statistics) {
+  ThrowIfError(
+      statistics->observations.Restore(MomentsFrom(value.at("observations"))));
+  ThrowIfError(statistics->returns.Restore(MomentsFrom(value.at("returns"))));
+  ThrowIfError(statistics->values.Restore(MomentsFrom(value.at("values"))));
+  statistics->rewards.Restore(RewardsFrom(value.at("rewards")));
 }
 
 // The tensors of a state, each taken once.
@@ -126,12 +161,15 @@ LearnerState LearnerCore::Save() const {
       state.tensors.emplace_back("published." + name, value.clone());
     }
   }
-  std::vector<int64_t> adam_steps;
   for (size_t i = 0; i < names.size(); ++i) {
     const Adam::Slot& slot = adam.slots()[i];
     state.tensors.emplace_back("adam.m." + names[i], slot.m.clone());
     state.tensors.emplace_back("adam.v." + names[i], slot.v.clone());
-    adam_steps.push_back(slot.step);
+    if (counters.steps_since_publish > 0) {
+      const Adam::Slot& before = start.slots[i];
+      state.tensors.emplace_back("start.adam.m." + names[i], before.m.clone());
+      state.tensors.emplace_back("start.adam.v." + names[i], before.v.clone());
+    }
     const at::Tensor& gradient = parameters[i].grad();
     if (gradient.defined()) {
       state.tensors.emplace_back("gradient." + names[i],
@@ -142,26 +180,25 @@ LearnerState LearnerCore::Save() const {
   for (const auto& [version, unit] : value_units) {
     units[std::to_string(version)] = unit;
   }
-  const json text = {
-      {"format", kFormat},
-      {"spec_digest", rules.spec_digest()},
-      {"policy_version", counters.version},
-      {"optimizer_steps", counters.optimizer_steps},
-      {"steps_since_publish", counters.steps_since_publish},
-      {"updates", counters.updates},
-      {"transitions_trained", counters.transitions},
-      {"nonfinite_in_a_row", counters.nonfinite_in_a_row},
-      {"passes", counters.passes},
-      {"moved_since_publish", moved_since_publish},
-      {"learning_rate", adam.options().learning_rate},
-      {"adam_steps", adam_steps},
-      {"reward_deviation", deviation},
-      {"value_units", units},
-      {"observations", ToJson(statistics.observations.moments())},
-      {"published_observations", ToJson(scaler_moments)},
-      {"returns", ToJson(statistics.returns.moments())},
-      {"values", ToJson(statistics.values.moments())},
-      {"config", ConfigJson(config)}};
+  const json text = {{"format", kFormat},
+                     {"spec_digest", rules.spec_digest()},
+                     {"policy_version", counters.version},
+                     {"counters", ToJson(counters)},
+                     {"moved_since_publish", moved_since_publish},
+                     {"learning_rate", adam.options().learning_rate},
+                     {"adam_steps", StepsOf(adam.slots())},
+                     {"reward_deviation", deviation},
+                     {"value_units", units},
+                     {"statistics", ToJson(statistics)},
+                     {"published_observations", ToJson(scaler_moments)},
+                     {"update_start",
+                      {{"counters", ToJson(start.counters)},
+                       {"learning_rate", start.learning_rate},
+                       {"adam_steps", StepsOf(start.slots)},
+                       {"statistics", ToJson(start.statistics)}}},
+                     {"config", ToJson(config)},
+                     {"pass_options", json::parse(pass_options)},
+                     {"step_options", json::parse(step_options)}};
   state.json = text.dump();
   return state;
 }
@@ -183,12 +220,7 @@ absl::Status LearnerCore::Load(const LearnerState& state) {
           "Start the server with the checkpoint's specification.");
     }
     text.at("policy_version").get_to(counters.version);
-    text.at("optimizer_steps").get_to(counters.optimizer_steps);
-    text.at("steps_since_publish").get_to(counters.steps_since_publish);
-    text.at("updates").get_to(counters.updates);
-    text.at("transitions_trained").get_to(counters.transitions);
-    text.at("nonfinite_in_a_row").get_to(counters.nonfinite_in_a_row);
-    text.at("passes").get_to(counters.passes);
+    Read(text.at("counters"), &counters);
     text.at("moved_since_publish").get_to(moved_since_publish);
     text.at("learning_rate").get_to(adam.options().learning_rate);
     text.at("reward_deviation").get_to(deviation);
@@ -198,10 +230,9 @@ absl::Status LearnerCore::Load(const LearnerState& state) {
     if (counters.version < 1 || value_units.count(counters.version) == 0) {
       Corrupt("", "The learner state has no value unit of its version.");
     }
-    ThrowIfError(
-        statistics.observations.Restore(MomentsFrom(text.at("observations"))));
-    ThrowIfError(statistics.returns.Restore(MomentsFrom(text.at("returns"))));
-    ThrowIfError(statistics.values.Restore(MomentsFrom(text.at("values"))));
+    Read(text.at("statistics"), &statistics);
+    pass_options = text.at("pass_options").dump();
+    step_options = text.at("step_options").dump();
     scaler_moments = MomentsFrom(text.at("published_observations"));
     ThrowIfError(scaler_moments.Check(spec.observation_width()));
 
@@ -209,14 +240,28 @@ absl::Status LearnerCore::Load(const LearnerState& state) {
     const NamedTensors like = network->StateDict();
     const NamedTensors weights = table.TakeAll("weights.", like);
     ThrowIfError(network->LoadStateDict(weights));
+    const json& begun = text.at("update_start");
+    start.counters.version = counters.version;
+    Read(begun.at("counters"), &start.counters);
+    Read(begun.at("statistics"), &start.statistics);
+    begun.at("learning_rate").get_to(start.learning_rate);
     const auto steps = text.at("adam_steps").get<std::vector<int64_t>>();
-    if (steps.size() != names.size()) {
+    const auto start_steps = begun.at("adam_steps").get<std::vector<int64_t>>();
+    if (steps.size() != names.size() || start_steps.size() != names.size()) {
       Corrupt("", "The learner state has optimiser steps of another network.");
     }
+    start.slots.clear();
     for (size_t i = 0; i < names.size(); ++i) {
       const at::Tensor shape = parameters[i].detach();
-      adam.slots()[i] = {table.Take("adam.m." + names[i], shape),
-                         table.Take("adam.v." + names[i], shape), steps[i]};
+      const auto slot = [&](const std::string& prefix, int64_t step) {
+        return Adam::Slot{table.Take(prefix + "adam.m." + names[i], shape),
+                          table.Take(prefix + "adam.v." + names[i], shape),
+                          step};
+      };
+      adam.slots()[i] = slot("", steps[i]);
+      start.slots.push_back(counters.steps_since_publish > 0
+                                ? slot("start.", start_steps[i])
+                                : adam.slots()[i]);
       if (table.Has("gradient." + names[i])) {
         parameters[i].mutable_grad() =
             table.Take("gradient." + names[i], shape);

@@ -45,6 +45,25 @@ LossInputs BindGiven(const policy::BehaviourTensor& before,
 
 }  // namespace
 
+std::vector<std::vector<double>> NormalizeRewards(
+    absl::Span<const Trajectory> trajectories, RewardNormalizer* normalizer) {
+  std::vector<std::vector<double>> scaled(trajectories.size());
+  int64_t longest = 0;
+  for (const Trajectory& row : trajectories) {
+    longest = std::max(longest, row.length());
+  }
+  for (int64_t t = 0; t < longest; ++t) {
+    for (size_t b = 0; b < trajectories.size(); ++b) {
+      if (t >= trajectories[b].length()) continue;
+      const auto reward = normalizer->Normalize(
+          trajectories[b].rewards.const_data_ptr<float>()[t]);
+      TORCH_INTERNAL_ASSERT(reward.ok(), reward.status().ToString());
+      scaled[b].push_back(*reward);
+    }
+  }
+  return scaled;
+}
+
 PassTargets ComputeTargets(absl::Span<const Trajectory> trajectories,
                            const PpoOptions& options,
                            const RewardUnits& units) {
@@ -54,7 +73,8 @@ PassTargets ComputeTargets(absl::Span<const Trajectory> trajectories,
   gae.ends = options.ends;
   std::vector<float> advantages, returns, all_values, td_errors;
   PassTargets targets;
-  for (const Trajectory& row : trajectories) {
+  for (size_t b = 0; b < trajectories.size(); ++b) {
+    const Trajectory& row = trajectories[b];
     const int64_t n = row.length();
     const float* raw_rewards = row.rewards.const_data_ptr<float>();
     const float* raw_values = row.values.const_data_ptr<float>();
@@ -66,7 +86,9 @@ PassTargets ComputeTargets(absl::Span<const Trajectory> trajectories,
     };
     for (int64_t t = 0; t < n; ++t) {
       double reward = raw_rewards[t] / units.deviation;
-      if (units.clip > 0) {
+      if (!units.rewards.empty()) {
+        reward = units.rewards[b][t];
+      } else if (units.clip > 0) {
         reward = std::clamp(reward, -units.clip, units.clip);
       }
       rewards[t] = static_cast<float>(reward);

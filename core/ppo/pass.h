@@ -12,6 +12,7 @@
 #include "core/ppo/gae.h"
 #include "core/ppo/learner_options.h"
 #include "core/ppo/losses.h"
+#include "core/ppo/normalizer.h"
 #include "core/ppo/trajectory.h"
 #include "core/ppo/trajectory_rules.h"
 
@@ -25,7 +26,15 @@ struct RewardUnits {
   double clip = 0;       // ... and then bounded by it; 0: not.
   // Raw reward per unit of V under a policy version.
   std::function<double(int64_t version)> value_unit;
+  // Rewards that are scaled already, by row, in place of the above; empty: not.
+  std::vector<std::vector<double>> rewards;
 };
+
+// The reference implementation's reward scaling over a batch: step by step, the
+// rows of a step in order, each reward moving the statistics before it is
+// divided. `normalizer` is left where the batch ends. Rewards must be finite.
+std::vector<std::vector<double>> NormalizeRewards(
+    absl::Span<const Trajectory> trajectories, RewardNormalizer* normalizer);
 
 // What a pass is trained towards, per valid step, row by row: host float32 [N],
 // in scaled reward units.

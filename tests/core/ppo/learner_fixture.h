@@ -2,6 +2,7 @@
 #define ESPER_TESTS_CORE_PPO_LEARNER_FIXTURE_H_
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -73,6 +74,20 @@ inline double RelativeDifference(const NamedTensors& actual,
     largest = std::max(largest, norm > 0 ? gap / norm : gap);
   }
   return largest;
+}
+
+// Relative L2 difference over all tensors as one vector: what a split of a
+// batch may change by rounding. (A tensor whose sum nearly cancels has more.)
+inline double WholeDifference(const NamedTensors& actual,
+                              const NamedTensors& expected) {
+  double gap = 0, norm = 0;
+  for (size_t i = 0; i < actual.size(); ++i) {
+    const at::Tensor e = expected[i].second.to(at::kDouble);
+    norm += e.square().sum().item<double>();
+    gap +=
+        actual[i].second.to(at::kDouble).sub(e).square().sum().item<double>();
+  }
+  return std::sqrt(gap / norm);
 }
 
 }  // namespace esper::ppo

@@ -103,7 +103,7 @@ TEST(LearnerTest, PaddingAndOrderOfRowsDoNotMatter) {
   EXPECT_LT(RelativeDifference(learner->Gradients(), expected), 1e-5);
 }
 
-TEST(LearnerTest, ASplitBatchGivesTheGradientOfTheWhole) {
+TEST(LearnerTest, T25ASplitBatchGivesTheGradientOfTheWhole) {
   for (const auto denominator :
        {RatioDenominator::kBehaviour, RatioDenominator::kAnchor}) {
     for (const bool upstream : {false, true}) {
@@ -135,7 +135,8 @@ TEST(LearnerTest, ASplitBatchGivesTheGradientOfTheWhole) {
         total += part->metrics.at("total");
       }
       EXPECT_NEAR(total, whole->metrics.at("total"), 1e-5);
-      EXPECT_LE(RelativeDifference(learner->Gradients(), expected), 1e-6);
+      EXPECT_LE(WholeDifference(learner->Gradients(), expected), 1e-6);
+      EXPECT_LE(RelativeDifference(learner->Gradients(), expected), 1e-5);
     }
   }
 }
@@ -159,10 +160,10 @@ TEST(LearnerTest, StatisticsOfATotalsCallDoNotChangeTheSplit) {
   EXPECT_EQ(split->value_sigma(), whole->value_sigma());
   EXPECT_NE(split->value_sigma(), 1.0);
   EXPECT_EQ(split->transitions_trained(), 100);
-  EXPECT_LE(RelativeDifference(split->Gradients(), whole->Gradients()), 1e-6);
+  EXPECT_LE(WholeDifference(split->Gradients(), whole->Gradients()), 1e-6);
 }
 
-TEST(LearnerTest, ValuesInRewardUnitsSurviveEveryChangeOfScale) {
+TEST(LearnerTest, T24ValuesInRewardUnitsSurviveEveryChangeOfScale) {
   const auto learner = MakeLearner();
   const auto probe = Episodes(*learner, {25, 25}, 99);
   const auto raw_values = [&](double unit) {
@@ -217,7 +218,7 @@ TEST(LearnerTest, PublishedStatisticsStayFrozenDuringAnUpdate) {
   EXPECT_EQ(learner->updates(), 0);  // No optimiser step was taken.
 }
 
-TEST(LearnerTest, RefusesEpisodesThatWereNotActedLikeThis) {
+TEST(LearnerTest, T5RefusesEpisodesThatWereNotActedLikeThis) {
   const auto learner = MakeLearner();
   auto episodes = Episodes(*learner);
   at::Tensor log_probs = episodes[1].behaviour_log_probs.clone();

@@ -8,7 +8,6 @@
 #include "ATen/ops/tensor.h"
 #include "core/error.h"
 #include "gtest/gtest.h"
-#include "tests/core/ppo/golden.h"
 #include "tests/testing/status_matchers.h"
 
 namespace esper::ppo {
@@ -18,73 +17,6 @@ using ::esper::testing::Refused;
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 const float kNan = std::numeric_limits<float>::quiet_NaN();
 
-at::Tensor Matrix(const nlohmann::json& rows) {
-  const auto numbers = Numbers<float>(rows);
-  return at::tensor(numbers).reshape({static_cast<int64_t>(rows.size()), -1});
-}
-
-void ExpectRows(const at::Tensor& actual, const nlohmann::json& expected,
-                double relative, double absolute, const std::string& what) {
-  const auto numbers = Numbers<double>(expected);
-  const at::Tensor flat = actual.flatten();
-  ASSERT_EQ(flat.numel(), static_cast<int64_t>(numbers.size())) << what;
-  for (size_t i = 0; i < numbers.size(); ++i) {
-    const double value = flat[i].item<double>();
-    EXPECT_TRUE(Near(value, numbers[i], relative, absolute))
-        << what << " " << i << ": " << value << " against " << numbers[i];
-  }
-}
-
-double Largest(const nlohmann::json& steps, const char* key) {
-  double largest = 0;
-  for (const auto& step : steps) {
-    for (double x : Numbers<double>(step[key])) {
-      largest = std::max(largest, std::fabs(x));
-    }
-  }
-  return largest;
-}
-
-TEST(ObservationNormalizerTest, AgreesWithTheReferenceImplementation) {
-  const auto golden = LoadGolden("normalizers.json");
-  for (const auto& test : golden["observation"]) {
-    SCOPED_TRACE(test["name"].get<std::string>());
-    ObservationNormalizer::Options options;
-    options.averaging = test["momentum"].is_null()
-                            ? Averaging::Exact()
-                            : Averaging::Momentum(test["momentum"]);
-    options.initial_count = 1e-4;
-    options.epsilon = test["epsilon"];
-    options.clip = test["clip"];
-    ObservationNormalizer normalizer(test["dim"], options);
-    const double largest = Largest(test["steps"], "batch");
-    const double absolute = 1e-6 * (1 + largest) * (1 + largest);
-    const double output = largest > 1e4 ? 1e-3 : 1e-4;
-    for (const auto& step : test["steps"]) {
-      const at::Tensor batch = Matrix(step["batch"]);
-      const at::Tensor head = batch.slice(0, 0, 3);
-      ExpectRows(normalizer.Scaler().Apply(head),
-                 step["normalized_before_update"], 2e-5, output, "before");
-      ASSERT_OK(normalizer.Update(batch));
-      const Moments& moments = normalizer.moments();
-      ExpectRows(at::tensor(moments.mean, at::kDouble), step["mean"], 2e-5,
-                 absolute, "mean");
-      ExpectRows(at::tensor(moments.variance, at::kDouble), step["var"], 2e-5,
-                 absolute, "var");
-      EXPECT_TRUE(Near(moments.count, step["count"], 2e-5, 1e-6));
-      ExpectRows(normalizer.Scaler().Apply(head),
-                 step["normalized_after_update"], 2e-5, output, "after");
-      const at::Tensor probe =
-          at::tensor(std::vector<float>(batch.size(1), 1e9f)).unsqueeze(0);
-      ExpectRows(normalizer.Scaler().Apply(probe), step["probe"], 2e-5, output,
-                 "probe");
-      const ObservationScaler narrow(moments, options.epsilon, 2.0);
-      ExpectRows(narrow.Apply(batch.slice(0, 0, 1)), step["probe_clip_2"], 2e-5,
-                 output, "probe_clip_2");
-    }
-  }
-}
-
 at::Tensor RandomRows(int64_t rows, int64_t width, uint32_t seed) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal(5.0f, 3.0f);
@@ -93,7 +25,7 @@ at::Tensor RandomRows(int64_t rows, int64_t width, uint32_t seed) {
   return at::tensor(values).reshape({rows, width});
 }
 
-TEST(ObservationNormalizerTest, DoesNotDependOnHowRowsAreSplit) {
+TEST(ObservationNormalizerTest, T9DoesNotDependOnHowRowsAreSplit) {
   const at::Tensor rows = RandomRows(1000, 5, 11);
   ObservationNormalizer whole(5, {}), parts(5, {});
   ASSERT_OK(whole.Update(rows));
@@ -114,7 +46,7 @@ TEST(ObservationNormalizerTest, DoesNotDependOnHowRowsAreSplit) {
               1e-9);
 }
 
-TEST(ObservationNormalizerTest, ForgetsSlowlyOnceTheExactRowsAreFull) {
+TEST(ObservationNormalizerTest, T9ForgetsSlowlyOnceTheExactRowsAreFull) {
   ObservationNormalizer::Options options;
   options.averaging = Averaging::ExactThenCapped(100);
   ObservationNormalizer normalizer(1, options);
@@ -158,68 +90,17 @@ TEST(ObservationNormalizerTest, RestoresWhatItHeldAndRefusesTheRest) {
   EXPECT_EQ(target.moments().variance, source.moments().variance);
 }
 
-TEST(RewardNormalizerTest, AgreesWithTheReferenceImplementation) {
-  const auto golden = LoadGolden("normalizers.json");
-  for (const auto& test : golden["reward"]) {
-    SCOPED_TRACE(test["name"].get<std::string>());
-    RewardNormalizer normalizer(test["clip"], test["epsilon"]);
-    for (const auto& step : test["steps"]) {
-      const double reward = Number(step["reward"]);
-      if (!std::isfinite(reward)) {
-        // Refused by us, where the reference is poisoned for ever.
-        ASSERT_FALSE(test["deviation"].is_null());
-        const auto before = normalizer.state();
-        EXPECT_THAT(normalizer.Normalize(reward),
-                    Refused(kInvalid, "NONFINITE_INPUT"));
-        EXPECT_EQ(normalizer.state().count, before.count);
-        EXPECT_EQ(normalizer.state().m2, before.m2);
-        break;
-      }
-      EXPECT_TRUE(Near(*normalizer.NormalizeOnly(reward),
-                       Number(step["normalize_only_before"]), 1e-9, 1e-9));
-      EXPECT_TRUE(Near(*normalizer.Normalize(reward),
-                       Number(step["normalized"]), 1e-9, 1e-9));
-      EXPECT_TRUE(
-          Near(normalizer.state().mean, Number(step["mean"]), 1e-9, 1e-9));
-      EXPECT_TRUE(Near(normalizer.state().m2, Number(step["m2"]), 1e-9, 1e-9));
-      EXPECT_EQ(normalizer.state().count, step["count"].get<int64_t>());
-    }
+TEST(RewardNormalizerTest, T8RefusesWhatWouldPoisonItForEver) {
+  RewardNormalizer normalizer(/*clip=*/10.0, /*epsilon=*/1e-8);
+  ASSERT_OK(normalizer.Normalize(0.5));
+  ASSERT_OK(normalizer.Normalize(1.0));
+  const double before = *normalizer.NormalizeOnly(0.2);
+  for (const double bad : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
+    EXPECT_THAT(normalizer.Normalize(bad),
+                Refused(kInvalid, "NONFINITE_INPUT"));
   }
-}
-
-TEST(ValueNormalizerTest, AgreesWithTheReferenceImplementation) {
-  const auto golden = LoadGolden("normalizers.json");
-  for (const auto& test : golden["value"]) {
-    SCOPED_TRACE(test["name"].get<std::string>());
-    ValueNormalizer::Options options;
-    options.min_samples = test["min_samples"];
-    options.epsilon = test["epsilon"];
-    options.averaging = test["momentum"].is_null()
-                            ? Averaging::Exact()
-                            : Averaging::ExactThenMomentum(test["min_samples"],
-                                                           test["momentum"]);
-    ValueNormalizer normalizer(options);
-    const double largest = Largest(test["steps"], "returns");
-    const double absolute = 1e-6 * (1 + largest) * (1 + largest);
-    for (const auto& step : test["steps"]) {
-      ASSERT_OK(normalizer.Update(Numbers<float>(step["returns"])));
-      const Moments& moments = normalizer.moments();
-      EXPECT_TRUE(Near(moments.mean[0], Number(step["mean"]), 2e-5, absolute));
-      EXPECT_TRUE(
-          Near(moments.variance[0], Number(step["var"]), 2e-5, absolute));
-      EXPECT_EQ(moments.count, Number(step["count"]));
-      EXPECT_EQ(normalizer.has_valid_statistics(),
-                step["has_valid_stats"].get<bool>());
-      EXPECT_TRUE(Near(normalizer.sigma(), Number(step["scale"]), 2e-5, 1e-4));
-      const auto probe = Numbers<double>(test["probe"]);
-      for (size_t i = 0; i < probe.size(); ++i) {
-        EXPECT_TRUE(Near(probe[i] / normalizer.sigma(),
-                         Number(step["normalized"][i]), 2e-5, 1e-4));
-        EXPECT_TRUE(Near(probe[i] * normalizer.sigma(),
-                         Number(step["denormalized"][i]), 2e-5, 1e-4));
-      }
-    }
-  }
+  EXPECT_EQ(normalizer.state().count, 2);
+  EXPECT_EQ(*normalizer.NormalizeOnly(0.2), before);
 }
 
 TEST(ValueNormalizerTest, RefusesNonFiniteReturns) {
@@ -241,7 +122,7 @@ std::vector<std::vector<float>> RandomEpisodes() {
   return episodes;
 }
 
-TEST(ReturnScalerTest, DoesNotDependOnTheOrderOfEpisodes) {
+TEST(ReturnScalerTest, T8DoesNotDependOnTheOrderOfEpisodes) {
   auto episodes = RandomEpisodes();
   ReturnScaler forwards({}), backwards({});
   for (const auto& e : episodes) ASSERT_OK(forwards.Update(e, 0.99));
@@ -251,7 +132,7 @@ TEST(ReturnScalerTest, DoesNotDependOnTheOrderOfEpisodes) {
   EXPECT_GT(forwards.deviation(), 1.0);
 }
 
-TEST(ReturnScalerTest, EqualRewardsDoNotSaturate) {
+TEST(ReturnScalerTest, T8EqualRewardsDoNotSaturate) {
   // Two equal first rewards made the reference implementation divide by 1e-8.
   ReturnScaler scaler({});
   ASSERT_OK(scaler.Update(std::vector<float>{0.25f}, 0.995));

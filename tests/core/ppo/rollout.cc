@@ -106,6 +106,8 @@ std::vector<Trajectory> Rollout(const PolicySpec& spec,
   const auto policy =
       policy::InferencePolicy::Create(spec, snapshot.weights, snapshot.version);
   const policy::HeadLayout& layout = (*policy)->layout();
+  policy::SampleOptions acting;
+  acting.floors = snapshot.floors;
   const int64_t conditional = layout.conditional_head();
 
   policy::RecurrentState state;
@@ -145,7 +147,8 @@ std::vector<Trajectory> Rollout(const PolicySpec& spec,
       keys.keys.push_back({options.seed * 1000 + static_cast<uint64_t>(b),
                            static_cast<uint64_t>(t), false});
     }
-    const policy::ActionSample sample = (*policy)->GetAction(inputs, keys);
+    const policy::ActionSample sample =
+        (*policy)->GetAction(inputs, keys, acting);
     last_values = Numbers(sample.values);
     const at::Tensor actions =
         at::empty(sample.actions.sizes(), at::kLong).copy_(sample.actions);

@@ -229,7 +229,7 @@ TEST_F(TrajectoryRulesTest, RefusesImpossibleIndicesAndVersions) {
             5);
 }
 
-TEST_F(TrajectoryRulesTest, PadsRowsWithStepsThatDoNotCount) {
+TEST_F(TrajectoryRulesTest, T19PadsRowsWithStepsThatDoNotCount) {
   episodes_[1].forced = at::ones({5}, at::kBool);
   const TrajectoryBatch batch = PadTrajectories(episodes_, kOp);
   EXPECT_EQ(batch.steps(), 13);

@@ -10,32 +10,61 @@
 
 namespace esper::testing {
 
+namespace {
+
+constexpr char kTensors[] = ".safetensors";
+
+std::string StemOf(const std::string& name) {
+  return std::filesystem::path(name).stem().string();
+}
+
+// A check that reads nothing but the JSON.
+JsonCheck Plain(void (*check)(const std::string&, const nlohmann::json&,
+                              GoldenReport*)) {
+  return [check](const GoldenJson& file, GoldenReport* report) {
+    check(file.name, file.content, report);
+  };
+}
+
+}  // namespace
+
+std::string GoldenJson::TensorPath() const {
+  return directory + "/" + StemOf(name) + kTensors;
+}
+
 const std::map<std::string, JsonCheck>& JsonChecks() {
   static const auto& checks = *new std::map<std::string, JsonCheck>{
-      {"environment.json", CheckEnvironment},
-      {"rewards_basic.json", CheckRewards},
-      {"rewards_basic_plus.json", CheckRewards},
-      {"rewards_escrow.json", CheckRewards},
-      {"rewards_helpers.json", CheckRewardHelpers},
-      {"rewards_loss.json", CheckLossRewards},
-      {"rewards_minimal.json", CheckRewards},
-      {"rewards_shaped.json", CheckRewards},
-      {"rewards_simplified.json", CheckRewards},
-      {"rewards_sparse.json", CheckRewards}};
+      {"contribution_aux.json", CheckContributionLoss},
+      {"environment.json", Plain(CheckEnvironment)},
+      {"gae.json", CheckGae},
+      {"normalizers.json", CheckNormalizers},
+      {"ppo_losses.json", CheckLosses},
+      {"ppo_schedules.json", CheckSchedules},
+      {"ppo_update.json", CheckUpdates},
+      {"rewards_basic.json", Plain(CheckRewards)},
+      {"rewards_basic_plus.json", Plain(CheckRewards)},
+      {"rewards_escrow.json", Plain(CheckRewards)},
+      {"rewards_helpers.json", Plain(CheckRewardHelpers)},
+      {"rewards_loss.json", Plain(CheckLossRewards)},
+      {"rewards_minimal.json", Plain(CheckRewards)},
+      {"rewards_shaped.json", Plain(CheckRewards)},
+      {"rewards_simplified.json", Plain(CheckRewards)},
+      {"rewards_sparse.json", Plain(CheckRewards)}};
   return checks;
 }
 
 void CheckFile(const std::string& directory, const std::string& name,
                GoldenReport* report) {
   std::ifstream stream(directory + "/" + name);
-  const auto file =
-      nlohmann::json::parse(stream, nullptr, /*allow_exceptions=*/false);
-  if (file.is_discarded()) {
+  const GoldenJson file{directory, name,
+                        nlohmann::json::parse(stream, nullptr,
+                                              /*allow_exceptions=*/false)};
+  if (file.content.is_discarded()) {
     GoldenReport::Case(report, name).Fail("cannot be read as JSON");
     return;
   }
   try {
-    JsonChecks().at(name)(name, file, report);
+    JsonChecks().at(name)(file, report);
   } catch (const std::exception& error) {
     GoldenReport::Case(report, name).Fail(error.what());
   }
@@ -54,8 +83,15 @@ void CheckDirectory(const std::string& directory, GoldenReport* report) {
     if (JsonChecks().count(name) > 0) {
       known = true;
       CheckFile(directory, name, report);
+    } else if (absl::EndsWith(name, kTensors) &&
+               JsonChecks().count(StemOf(name) + ".json") > 0) {
+      // Read with its JSON file, which must be there.
+      if (!std::binary_search(names.begin(), names.end(),
+                              StemOf(name) + ".json")) {
+        GoldenReport::Case(report, name).Fail("has no JSON file beside it");
+      }
     } else if (absl::EndsWith(name, ".json") ||
-               absl::EndsWith(name, ".safetensors")) {
+               absl::EndsWith(name, kTensors)) {
       report->Skip(name, "this kind of file is not checked yet");
     }
   }
@@ -79,6 +115,17 @@ double NumberOr(const nlohmann::json& object, const std::string& key,
   const auto it = object.find(key);
   if (it == object.end() || it->is_null()) return fallback;
   return GoldenNumber(*it);
+}
+
+const nlohmann::json& DeviationOf(const nlohmann::json& golden) {
+  static const auto& none = *new nlohmann::json(nullptr);
+  const auto it = golden.find("deviation");
+  return it == golden.end() ? none : *it;
+}
+
+std::string DeviationRow(const nlohmann::json& deviation) {
+  if (deviation.is_string()) return deviation;
+  return deviation.is_object() ? deviation.value("id", "") : "";
 }
 
 }  // namespace esper::testing

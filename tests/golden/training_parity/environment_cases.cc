@@ -118,15 +118,6 @@ void CheckGovernor(const json& golden, GoldenReport::Case* check) {
               GoldenNumber(golden.at("punishment")), kGoldenTolerance, 0);
 }
 
-void CompareSeries(const std::string& what, const std::vector<double>& actual,
-                   const json& expected, GoldenReport::Case* check) {
-  check->Equal(what + " length", actual.size(), expected.size());
-  for (size_t i = 0; i < std::min(actual.size(), expected.size()); ++i) {
-    check->Near(what, actual[i], GoldenNumber(expected.at(i)), kGoldenTolerance,
-                kGoldenTolerance);
-  }
-}
-
 void CheckTracker(const json& golden, GoldenReport::Case* check) {
   policy::SignalTracker tracker;
   int step_number = 0;
@@ -157,10 +148,12 @@ void CheckTracker(const json& golden, GoldenReport::Case* check) {
       check->Near(prefix + name, value, GoldenNumber(step.at(name)),
                   kGoldenTolerance, kGoldenTolerance);
     }
-    CompareSeries(prefix + "loss_history", signals->loss_history,
-                  step.at("loss_history"), check);
-    CompareSeries(prefix + "accuracy_history", signals->accuracy_history,
-                  step.at("accuracy_history"), check);
+    CheckSeries(prefix + "loss_history", signals->loss_history,
+                step.at("loss_history"), kGoldenTolerance, kGoldenTolerance,
+                check);
+    CheckSeries(prefix + "accuracy_history", signals->accuracy_history,
+                step.at("accuracy_history"), kGoldenTolerance, kGoldenTolerance,
+                check);
   }
 }
 
@@ -208,26 +201,45 @@ void CheckEnvironment(const std::string& name, const json& file,
                       GoldenReport* report) {
   using CaseCheck = void (*)(const json&, GoldenReport::Case*);
   static const auto& checks = *new std::map<std::string, CaseCheck>{
-      {"effective_op", CheckEffectiveOp},    {"governor", CheckGovernor},
-      {"hindsight_ledger", CheckHindsight},  {"preflight", CheckPreflight},
-      {"rent_and_shock", CheckRentAndShock}, {"tracker", CheckTracker}};
+      {"anomaly", CheckAnomaly},
+      {"counterfactual", CheckCounterfactual},
+      {"effective_op", CheckEffectiveOp},
+      {"env_seeds", CheckEnvironmentSeed},
+      {"governor", CheckGovernor},
+      {"gradient_health", CheckGradientHealth},
+      {"gradient_ratio", CheckGradientRatio},
+      {"hindsight_ledger", CheckHindsight},
+      {"lstm_health", CheckLstmHealth},
+      {"pair_interaction", CheckPairInteraction},
+      {"preflight", CheckPreflight},
+      {"rent_and_shock", CheckRentAndShock},
+      {"tracker", CheckTracker}};
+  // Entries of these follow one another in time.
+  static const auto& series = *new std::map<std::string, CaseCheck>{
+      {"gradient_ema", CheckGradientDrift},
+      {"head_collapse", CheckHeadCollapse}};
   for (const auto& [key, cases] : file.items()) {
     if (key == "format") continue;
+    const std::string prefix = absl::StrCat(name, "/", key);
+    if (const auto it = series.find(key); it != series.end()) {
+      RunCase(report, prefix,
+              [&](GoldenReport::Case* check) { it->second(cases, check); });
+      continue;
+    }
     const auto it = checks.find(key);
     if (it == checks.end()) {
-      report->Skip(absl::StrCat(name, "/", key),
-                   "this kind of case is not checked yet");
+      report->Skip(prefix, "this kind of case is not checked yet");
       continue;
     }
     int index = 0;
     for (const json& golden : cases) {
-      const std::string case_name = absl::StrCat(name, "/", key, "/", index++);
-      if (golden.contains("deviation")) {
-        report->Skip(case_name, golden.at("deviation").dump());
+      const std::string case_name = absl::StrCat(prefix, "/", index++);
+      if (!DeviationOf(golden).is_null()) {
+        report->Skip(case_name, DeviationOf(golden).dump());
         continue;
       }
-      GoldenReport::Case check(report, case_name);
-      it->second(golden, &check);
+      RunCase(report, case_name,
+              [&](GoldenReport::Case* check) { it->second(golden, check); });
     }
   }
 }

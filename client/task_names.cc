@@ -9,7 +9,20 @@ namespace esper::client {
 
 const std::vector<std::string>& TaskNames() {
   static const auto& names =
-      *new std::vector<std::string>{"cifar10", "digits", "mnist", "text"};
+      *new std::vector<std::string>{"cifar10",
+                                    "cifar_baseline",
+                                    "cifar_deep_impaired",
+                                    "cifar_deep_multichannel",
+                                    "cifar_highres",
+                                    "cifar_impaired",
+                                    "cifar_minimal",
+                                    "cifar_multichannel",
+                                    "cifar_postpool",
+                                    "cifar_scale",
+                                    "digits",
+                                    "digits_impaired",
+                                    "mnist",
+                                    "text"};
   return names;
 }
 

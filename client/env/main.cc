@@ -1,5 +1,6 @@
 // Environment worker: runs episodes of the network-growing environment that a
-// coordinator leases to it, with actions from a policy server.
+// coordinator leases to it, with actions from a policy server; or, by itself,
+// episodes of a baseline.
 
 #include <ATen/Parallel.h>
 #include <unistd.h>
@@ -9,10 +10,12 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "client/env/baseline_command.h"
 #include "client/env/environment_worker.h"
 #include "client/env/heartbeat.h"
 #include "client/main_util.h"
@@ -23,14 +26,14 @@
 
 ABSL_FLAG(std::string, coordinator, "",
           "Address of the coordinator (esper_trainer): host:port or unix:PATH. "
-          "Required.");
+          "Required unless --baseline is given.");
 ABSL_FLAG(std::string, policy_address, "",
           "Address of the policy server; empty: the one that the coordinator "
           "names.");
 ABSL_FLAG(int32_t, environments, 4, "Episodes that run side by side.");
 ABSL_FLAG(std::string, task, "digits",
-          "Task that this worker has data for: cifar10, digits, mnist or "
-          "text.");
+          "Task that this worker has data for: digits, text, mnist, cifar10 or "
+          "a published variant of it (cifar_baseline, ...).");
 ABSL_FLAG(std::string, data, "",
           "File or folder of the task's data; empty: data/digits.csv.gz for "
           "digits, /usr/share/common-licenses for text.");
@@ -41,6 +44,28 @@ ABSL_FLAG(absl::Duration, coordinator_patience, absl::Minutes(1),
 ABSL_FLAG(absl::Duration, server_patience, absl::Minutes(2),
           "How long to wait for a policy server that is gone.");
 ABSL_FLAG(int32_t, threads, 1, "Threads of one tensor operation.");
+
+// Baselines.
+ABSL_FLAG(std::string, baseline, "",
+          "Plays episodes of this baseline and ends: never_grow, random_legal "
+          "or heuristic. Needs no server and no coordinator; --environments "
+          "episodes run at a time.");
+ABSL_FLAG(int32_t, episodes, 10, "Episodes of a baseline.");
+ABSL_FLAG(int32_t, max_epochs, 50,
+          "Length of a baseline's episode, host epochs.");
+ABSL_FLAG(uint64_t, seed, 42,
+          "Root of a baseline's seeds. With the --seed of a training run, the "
+          "episodes are those of its evaluation rounds.");
+ABSL_FLAG(std::string, env_options, "",
+          "Environment options of a baseline as a JSON object, like "
+          "{\"samples_per_epoch\": 512}; empty: defaults.");
+ABSL_FLAG(std::string, compare_env_options, "",
+          "A second set of options: the baseline plays every seed under both, "
+          "and they are compared pair by pair.");
+ABSL_FLAG(std::string, output, "",
+          "File for one JSON line per episode of a baseline; empty: standard "
+          "output. A summary follows on standard output.");
+
 ABSL_FLAG(std::string, log_level, "info",
           "trace, debug, info, warning, error, critical or off.");
 
@@ -56,8 +81,10 @@ std::string WorkerName() {
 }
 
 absl::Status CheckFlags() {
-  if (absl::GetFlag(FLAGS_coordinator).empty()) {
-    return absl::InvalidArgumentError("--coordinator is empty.");
+  if (absl::GetFlag(FLAGS_coordinator).empty() ==
+      absl::GetFlag(FLAGS_baseline).empty()) {
+    return absl::InvalidArgumentError(
+        "Give either --coordinator or --baseline.");
   }
   if (absl::GetFlag(FLAGS_environments) < 1) {
     return absl::InvalidArgumentError("--environments must be at least 1.");
@@ -84,13 +111,26 @@ absl::StatusOr<std::unique_ptr<PolicyClient>> ConnectPolicy(
   return PolicyClient::Connect(connect, patient);
 }
 
-absl::Status Run(StopSignal& signal) {
-  absl::Status status = CheckFlags();
-  if (!status.ok()) return status;
-  auto task =
-      env::LoadTask(absl::GetFlag(FLAGS_task), absl::GetFlag(FLAGS_data));
-  if (!task.ok()) return task.status();
+absl::Status PlayBaseline(std::shared_ptr<const env::Task> task,
+                          StopSignal& signal) {
+  BaselineCommand command;
+  command.baseline = absl::GetFlag(FLAGS_baseline);
+  command.episodes = absl::GetFlag(FLAGS_episodes);
+  command.max_epochs = absl::GetFlag(FLAGS_max_epochs);
+  command.root_seed = absl::GetFlag(FLAGS_seed);
+  command.threads = absl::GetFlag(FLAGS_environments);
+  command.env_options = absl::GetFlag(FLAGS_env_options);
+  command.compare_env_options = absl::GetFlag(FLAGS_compare_env_options);
+  command.output = absl::GetFlag(FLAGS_output);
+  auto summary = RunBaseline(command, std::move(task), [&signal] {
+    return signal.stopped().HasBeenNotified();
+  });
+  if (!summary.ok()) return summary.status();
+  std::printf("%s\n", summary->c_str());
+  return absl::OkStatus();
+}
 
+absl::Status Work(std::shared_ptr<const env::Task> task, StopSignal& signal) {
   RetryPolicy retry;
   retry.stop = &signal.stopped();
   retry.give_up_after = absl::GetFlag(FLAGS_coordinator_patience);
@@ -132,9 +172,20 @@ absl::Status Run(StopSignal& signal) {
                         spdlog::info("stopping: {}", reason);
                         signal.Stop();
                       });
-  EnvironmentWorker worker({environments, info->header().spec_digest()}, *task,
-                           **policy, link, board, signal);
+  EnvironmentWorker worker({environments, info->header().spec_digest()},
+                           std::move(task), **policy, link, board, signal);
   return worker.Run();
+}
+
+absl::Status Run(StopSignal& signal) {
+  absl::Status status = CheckFlags();
+  if (!status.ok()) return status;
+  auto task =
+      env::LoadTask(absl::GetFlag(FLAGS_task), absl::GetFlag(FLAGS_data));
+  if (!task.ok()) return task.status();
+  return absl::GetFlag(FLAGS_baseline).empty()
+             ? Work(*std::move(task), signal)
+             : PlayBaseline(*std::move(task), signal);
 }
 
 }  // namespace
@@ -143,9 +194,12 @@ absl::Status Run(StopSignal& signal) {
 int main(int argc, char** argv) {
   using namespace esper::client;
   ParseFlags(argc, argv,
-             "Runs network-growing environments for a training coordinator.\n\n"
+             "Runs network-growing environments for a training coordinator, "
+             "or episodes of a baseline.\n\n"
              "  esper_env --coordinator=127.0.0.1:50052 --environments=4 "
-             "--data=data/digits.csv.gz\n");
+             "--data=data/digits.csv.gz\n"
+             "  esper_env --baseline=heuristic --episodes=10 "
+             "--output=heuristic.jsonl\n");
   StopSignal signal;
   absl::Status status = SetUpLog(absl::GetFlag(FLAGS_log_level));
   if (status.ok()) {

@@ -14,6 +14,7 @@ enum class StreamPurpose : uint32_t {
   kInit = 2,  // First weights of the host and of seeds.
   kAugmentation = 3,
   kDropout = 4,
+  kAction = 5,  // Of policies that act at random.
 };
 
 // Key of one counter-based stream, a mix of all three: a pure function, so any

@@ -45,6 +45,7 @@ class Episode::Impl {
 
   const EpisodeConfig& config() const { return config_; }
   const Observation& observation() const { return observation_; }
+  const RewardContext& context() const { return context_; }
   bool done() const { return done_; }
   int steps() const { return static_cast<int>(rewards_.size()); }
   const std::vector<std::string>& slot_ids() const {
@@ -54,7 +55,8 @@ class Episode::Impl {
  private:
   absl::Status BeginEpoch(int epoch);
   absl::Status Validate(int epoch);
-  absl::Status Observe(const policy::TrainingSignals& signals);
+  absl::Status Observe(const policy::TrainingSignals& signals,
+                       bool final = false);
 
   absl::StatusOr<StepResult> StepUntimed(const policy::FactoredAction& action);
   absl::StatusOr<ActionOutcome> Execute(const policy::FactoredAction& action,
@@ -126,9 +128,10 @@ absl::Status Episode::Impl::BeginEpoch(int epoch) {
   return Observe(context_.signals);
 }
 
-absl::Status Episode::Impl::Observe(const policy::TrainingSignals& signals) {
-  absl::StatusOr<Observation> observation =
-      observer_->Observe(signals, network_->Reports(), network_->live_seeds());
+absl::Status Episode::Impl::Observe(const policy::TrainingSignals& signals,
+                                    bool final) {
+  absl::StatusOr<Observation> observation = observer_->Observe(
+      signals, network_->Reports(), network_->live_seeds(), final);
   if (!observation.ok()) return observation.status();
   observation_ = *std::move(observation);
   return absl::OkStatus();
@@ -187,7 +190,7 @@ absl::StatusOr<StepResult> Episode::Impl::StepUntimed(
   StepResult result;
   result.epoch = context_.epoch;
   result.action = action;
-  result.forced = observation_.mask.IsForced();
+  result.forced = config_.control.has_value() || observation_.mask.IsForced();
   FillMeasurements(&result);
 
   absl::StatusOr<ActionOutcome> outcome = Execute(action, &result.effective_op);
@@ -234,7 +237,9 @@ void Episode::Impl::FillMeasurements(StepResult* result) const {
     result->contribution_mask.push_back(fresh);
     result->contribution_targets.push_back(fresh ? found->contribution : 0);
     result->contribution_errors.push_back(fresh ? found->standard_error : 0);
-    result->contribution_fresh |= fresh;
+    result->contribution_fresh |=
+        fresh &&
+        config_.freshness == policy::ObservationTracking::Freshness::kMeasured;
   }
   result->train_loss = training_.loss;
   result->train_accuracy = training_.accuracy;
@@ -287,7 +292,7 @@ absl::Status Episode::Impl::MoveOn(StepResult* result,
     absl::StatusOr<policy::TrainingSignals> signals = observer_->Peek(
         context_.epoch, training_, context_.measured, network_->Reports());
     if (!signals.ok()) return signals.status();
-    status = Observe(*signals);
+    status = Observe(*signals, /*final=*/true);
   } else {
     status = BeginEpoch(context_.epoch + 1);
   }
@@ -318,7 +323,9 @@ EpisodeSummary Episode::Impl::Summary() const {
   summary.final_val_accuracy = context_.measured.val_accuracy;
   summary.host_accuracy = network_->Accuracy(*config_.task->test);
   summary.host_accuracy_without_seeds =
-      network_->AccuracyWithoutSeeds(*config_.task->test);
+      network_->live_seeds() == 0
+          ? summary.host_accuracy
+          : network_->AccuracyWithoutSeeds(*config_.task->test);
   const SeedCounts& counts = network_->counts();
   summary.seeds_germinated = counts.germinated;
   summary.seeds_blended = counts.blended;
@@ -348,6 +355,11 @@ absl::StatusOr<std::unique_ptr<Episode>> Episode::Create(EpisodeConfig config) {
 }
 
 const Observation& Episode::observation() const { return impl_->observation(); }
+
+const policy::TrainingSignals& Episode::signals() const {
+  return impl_->context().signals;
+}
+const SlotReports& Episode::reports() const { return impl_->context().reports; }
 
 absl::StatusOr<StepResult> Episode::Step(const policy::FactoredAction& action) {
   return impl_->Step(action);

@@ -10,7 +10,9 @@
 #include "absl/status/statusor.h"
 #include "core/env/episode_config.h"
 #include "core/env/episode_types.h"
+#include "core/env/report_views.h"
 #include "core/policy/actions.h"
+#include "core/policy/signal_tracker.h"
 
 namespace esper::env {
 
@@ -45,6 +47,12 @@ class Episode {
   // What the next action is to be based on; after a truncated episode the
   // final observation. Valid until the next Step.
   const Observation& observation() const;
+
+  // What the observation was made of: the host's curve, and the occupied slots
+  // before the next action. For policies that are no networks; valid until the
+  // next Step.
+  const policy::TrainingSignals& signals() const;
+  const SlotReports& reports() const;
 
   // Takes one step. Errors (those below change nothing, any other ends the
   // episode):

@@ -6,7 +6,8 @@
 
 namespace esper::env {
 
-EpisodeObserver::EpisodeObserver(const EpisodeConfig& config) {
+EpisodeObserver::EpisodeObserver(const EpisodeConfig& config)
+    : control_(config.control), tracking_(config.freshness) {
   mask_options_.slot_ids = config.task->slot_ids;
   mask_options_.enabled_slots = config.task->slot_ids;
   mask_options_.topology = slot::TopologyName(config.task->host.topology);
@@ -57,7 +58,7 @@ absl::StatusOr<policy::TrainingSignals> EpisodeObserver::Peek(
 
 absl::StatusOr<Observation> EpisodeObserver::Observe(
     const policy::TrainingSignals& signals, const SlotReports& reports,
-    int64_t live_seeds) const {
+    int64_t live_seeds, bool final) const {
   policy::HostSignals host;
   host.epoch = signals.epoch;
   host.val_loss = signals.val_loss;
@@ -70,6 +71,11 @@ absl::StatusOr<Observation> EpisodeObserver::Observe(
   absl::StatusOr<policy::ActionMask> mask = policy::BuildActionMask(
       mask_options_, ToMaskStates(reports, mask_options_.slot_ids), live_seeds);
   if (!mask.ok()) return mask.status();
+  if (control_.has_value() && !final) {
+    absl::Status status =
+        control_->Narrow(static_cast<int>(signals.epoch), &*mask);
+    if (!status.ok()) return status;
+  }
   Observation observation;
   observation.epoch = static_cast<int>(signals.epoch);
   observation.features = std::move(built->features);

@@ -40,11 +40,13 @@ class EpisodeObserver {
       const slot::CounterfactualResult& measured,
       const SlotReports& reports) const;
 
-  // Features and masks of `signals`, for the slots as reported. `live_seeds`:
-  // in the whole model.
+  // Features and masks of `signals`, for the slots as reported; a control run
+  // narrows the masks unless this is the `final` observation, which nothing
+  // follows. `live_seeds`: in the whole model.
   absl::StatusOr<Observation> Observe(const policy::TrainingSignals& signals,
                                       const SlotReports& reports,
-                                      int64_t live_seeds) const;
+                                      int64_t live_seeds,
+                                      bool final = false) const;
 
   // Minimum of the last `window` accuracies; absent if window <= 0.
   std::optional<double> StableAccuracy(int64_t window) const;
@@ -60,6 +62,7 @@ class EpisodeObserver {
 
   policy::ActionMaskOptions mask_options_;
   policy::ObservationOptions observation_options_;
+  const std::optional<ControlSchedule> control_;
   policy::SignalTracker tracker_;
   policy::ObservationTracking tracking_;
 };

@@ -67,6 +67,7 @@ absl::Status GrowingNetwork::Build() {
   host_parameters_ = task.host.parameter_count;
 
   host::GrowableModelOptions model_options;
+  model_options.init_profile = config_.init_profile;
   model_options.init_seed = StreamKey(StreamPurpose::kInit, config_.seed, 1);
   absl::StatusOr<std::shared_ptr<host::GrowableModel>> model =
       host::GrowableModel::Create(*std::move(host), task.slot_ids,

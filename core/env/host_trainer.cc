@@ -98,6 +98,12 @@ void HostTrainer::SyncFossil(const slot::SeedSlot& slot,
   if (known != fossils_.end()) return;
   fossils_[slot.slot_id()] = slot.parameter_generation();
   const auto live = slots_.find(slot.slot_id());
+  if (options_.fossil == TrainerOptions::Fossil::kOwnOptimizer) {
+    slots_[slot.slot_id()] = {
+        slot.parameter_generation(), parameters,
+        MakeSgd(parameters, options_.seed_lr, options_.momentum, /*decay=*/0)};
+    return;
+  }
   if (options_.fossil == TrainerOptions::Fossil::kFrozen) {
     for (at::Tensor parameter : parameters) parameter.set_requires_grad(false);
   } else {

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "core/env/task.h"
@@ -17,11 +18,24 @@ namespace esper::env {
 absl::StatusOr<std::shared_ptr<const Task>> LoadDigitsTask(
     const std::string& file);
 
+// The same digits with a host that is too weak for them: 4 base channels and
+// kernels of one pixel, so that only seeds see strokes.
+absl::StatusOr<std::shared_ptr<const Task>> LoadImpairedDigitsTask(
+    const std::string& file);
+
 // CIFAR-10, normalised by channel; training images are shifted by up to four
 // pixels and mirrored. Errors: those of LoadCifar10; INVALID_ARGUMENT if there
 // are too few images for a reward split.
 absl::StatusOr<std::shared_ptr<const Task>> LoadCifar10Task(
     const std::string& folder);
+
+// A published task on CIFAR-10, by name: data and augmentation as above,
+// another host and other slots, all images in every epoch, batches of 512. Its
+// loss reward is the one for CIFAR-10. Errors: INVALID_ARGUMENT for a name that
+// is none of PublishedTaskNames(); those of LoadCifar10Task.
+absl::StatusOr<std::shared_ptr<const Task>> LoadPublishedTask(
+    const std::string& name, const std::string& folder);
+std::vector<std::string> PublishedTaskNames();  // Sorted.
 
 // MNIST, or another data set in its files, normalised. Errors: those of
 // LoadMnist; INVALID_ARGUMENT if there are too few images for a reward split.

@@ -89,8 +89,15 @@ RewardInputs RewardAccount::Inputs(const RewardContext& context, Op op,
   inputs.val_acc = measured.val_accuracy;
   inputs.val_loss = measured.val_loss;
   inputs.acc_delta = signals.accuracy_delta;
-  // The tracker counts a falling loss as positive; rewards, as negative.
-  if (signals.has_previous) inputs.loss_delta = -signals.loss_delta;
+  if (config_.loss_delta == EpisodeConfig::LossDelta::kNewMinusOld) {
+    // The tracker counts a falling loss as positive; rewards, as negative.
+    if (signals.has_previous) inputs.loss_delta = -signals.loss_delta;
+  } else {
+    inputs.loss_delta = signals.has_previous
+                            ? signals.loss_delta
+                            : config_.loss_reward.max_loss_delta *
+                                  config_.loss_reward.typical_loss_delta_std;
+  }
   if (first_accuracy_.has_value()) {
     inputs.acc_since_start = measured.val_accuracy - *first_accuracy_;
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "core/env/nearest_name.h"
 #include "core/error.h"
 #include "nlohmann/json.hpp"
 
@@ -180,7 +181,11 @@ absl::Status ReadField(const std::string& name, const nlohmann::json& value,
   for (const auto& [number, member] : Numbers()) {
     if (number == name) return ReadNumber(name, value, member, config);
   }
-  return BadConfig(name, "is unknown");
+  std::vector<std::string> known;
+  for (const EnumField& field : Enums()) known.push_back(field.name);
+  for (const auto& [number, member] : Numbers()) known.push_back(number);
+  return BadConfig(name, absl::StrCat("is unknown; the nearest is ",
+                                      NearestName(name, known)));
 }
 
 }  // namespace

@@ -18,8 +18,9 @@ struct TrainerOptions {
 
   // What becomes of a fossilised seed. `kJoinHost`: it trains on with the
   // host, with the host's weight decay and clipped with it, and keeps its
-  // momentum. `kFrozen`: its parameters stay as they are.
-  enum class Fossil { kJoinHost, kFrozen };
+  // momentum. `kFrozen`: its parameters stay as they are. `kOwnOptimizer`: it
+  // trains on alone, with the optimiser of a live seed, which starts anew.
+  enum class Fossil { kJoinHost, kFrozen, kOwnOptimizer };
   Fossil fossil = Fossil::kJoinHost;
 
   // Gradients are measured on every batch whose index this divides, so on the

@@ -176,6 +176,16 @@ TEST(DigitsTaskTest, HasTheRealDigitsInDisjointFairSplits) {
   EXPECT_EQ(seen.size(), 1797u);
 }
 
+TEST(DigitsTaskTest, TheImpairedHostSeesSinglePixelsOfTheSameData) {
+  const auto task = LoadTask("digits_impaired", DigitsPath());
+  ASSERT_TRUE(task.ok()) << task.status();
+  const auto digits = LoadTask("digits", DigitsPath());
+  EXPECT_EQ((*task)->train->size(), (*digits)->train->size());
+  // 1x4 + 4x8 + 8x16 weights, 2 (4 + 8 + 16) of norms, 10 x 17.
+  EXPECT_EQ((*task)->host.parameter_count, 4 + 32 + 128 + 56 + 170);
+  EXPECT_EQ((*task)->slot_ids, (*digits)->slot_ids);
+}
+
 TEST(DigitsTaskTest, SplitsTheSameWayEveryTime) {
   const auto a = LoadTask("digits", DigitsPath());
   const auto b = LoadTask("digits", DigitsPath());

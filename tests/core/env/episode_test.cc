@@ -358,6 +358,43 @@ TEST(EpisodeTest, LossFamilyPaysAFallingLoss) {
   EXPECT_GT(paid[4], 0);
 }
 
+TEST(EpisodeTest, UpstreamsLossFamilyPunishesAFallingLoss) {
+  EpisodeConfig config = SmallConfig(1, 3);
+  config.UseProfile(EpisodeConfig::Profile::kUpstream);
+  config.reward_family = EpisodeConfig::RewardFamily::kLoss;
+  config.val_loss_hook = [](int epoch, double) { return 2.0 - 0.1 * epoch; };
+  auto episode = Start(config);
+  std::vector<double> paid;
+  while (!episode->done()) {
+    for (const auto& [name, value] :
+         Take(*episode, Act(Op::kWait)).reward_parts) {
+      if (name == "loss") paid.push_back(value);
+    }
+  }
+  // The first step counts as the largest fall: 5 * 5 / 2.
+  EXPECT_EQ(paid[0], -12.5);
+  EXPECT_LT(paid[1], 0);
+}
+
+TEST(EpisodeTest, UpstreamsTrackingNeverHandsFreshContributionsOut) {
+  EpisodeConfig config = SmallConfig(5, 20);
+  config.freshness = policy::ObservationTracking::Freshness::kUpstream;
+  auto episode = Start(config);
+  bool measured = false;
+  FactoredAction next = Plant(0, "conv_small");
+  while (!episode->done()) {
+    const StepResult result = Take(*episode, next);
+    EXPECT_FALSE(result.contribution_fresh);
+    measured |= result.contribution_mask[0] != 0;
+    // The slot counts as measured one step after its first one.
+    if (result.epoch == 2) {
+      EXPECT_FLOAT_EQ(SlotFeature(episode->observation(), 0, kFreshness), 1);
+    }
+    next = Act(Op::kAdvance);
+  }
+  EXPECT_TRUE(measured);
+}
+
 TEST(EpisodeTest, PaysARefusedAdvanceAsAWait) {
   auto play = [](EpisodeConfig::RewardTiming timing) {
     EpisodeConfig config = SmallConfig(5, 10);

@@ -212,6 +212,47 @@ TEST(HostTrainerTest, AFrozenFossilStaysAsItIs) {
   EXPECT_TRUE(AllEqual(before, network->slot(0).SeedParameters()));
 }
 
+TEST(HostTrainerTest, AFossilWithItsOwnOptimizerStartsAnew) {
+  EpisodeConfig config = SmallConfig(7, 60);
+  config.trainer.fossil = TrainerOptions::Fossil::kOwnOptimizer;
+  auto network = Make(config);
+  Plant(*network, 0, "conv_small", "seed0");
+  int epoch = GrowTo(*network, 0, SeedStage::kHolding, 1);
+  Epoch(*network, epoch++);
+  const std::vector<at::Tensor> parameters = network->slot(0).SeedParameters();
+  EXPECT_TRUE(network->trainer().Momentum(parameters[0]).defined());
+  ASSERT_TRUE(network->lifecycle().Fossilize(network->slot(0)).ok());
+  network->trainer().SyncOptimizers();
+  for (const at::Tensor& p : parameters) {
+    EXPECT_FALSE(network->trainer().Momentum(p).defined());
+  }
+  const std::vector<at::Tensor> before = Copies(parameters);
+  network->TrainEpoch(epoch++);
+  EXPECT_FALSE(AllEqual(before, parameters));
+  // Only once: its momentum stays from then on.
+  const at::Tensor momentum =
+      network->trainer().Momentum(parameters[0]).clone();
+  network->trainer().SyncOptimizers();
+  EXPECT_TRUE(at::equal(momentum, network->trainer().Momentum(parameters[0])));
+}
+
+TEST(GrowingNetworkTest, SeedsStartAsTheProfileSays) {
+  const auto silent = [](slot::InitProfile profile) {
+    EpisodeConfig config = SmallConfig(7, 5);
+    config.init_profile = profile;
+    auto network = Make(config);
+    Plant(*network, 0, "conv_small", "seed0");
+    // Upstream starts its convolution at zero.
+    bool any = false;
+    for (const at::Tensor& p : network->slot(0).SeedParameters()) {
+      any |= p.dim() == 4 && p.abs().sum().item<double>() == 0;
+    }
+    return any;
+  };
+  EXPECT_FALSE(silent(slot::InitProfile::kLive));
+  EXPECT_TRUE(silent(slot::InitProfile::kUpstream));
+}
+
 TEST(HostTrainerTest, TrainsAGateThatAppearsInMidBlend) {
   EpisodeConfig config = SmallConfig(7, 60);
   auto network = Make(config);

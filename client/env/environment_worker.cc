@@ -38,17 +38,21 @@ EnvironmentWorker::EnvironmentWorker(const Options& options,
       runs_(options.environments) {}
 
 absl::Status EnvironmentWorker::Run() {
+  halves_[1].parity = 1;
   absl::Status status;
-  while (status.ok() && !Stopped()) {
-    DropRevoked();
+  for (size_t turn = 0; status.ok() && !Stopped(); turn ^= 1) {
+    Half& half = halves_[turn];
+    status = Receive(half);
+    if (!status.ok() || Stopped()) break;
+    DropRevoked(half);
     status = Acquire();
     if (!status.ok() || Stopped()) break;
+    Send(half);
     if (Running().empty()) {
       stop_.stopped().WaitForNotificationWithTimeout(kIdle);
-    } else {
-      status = Round();
     }
   }
+  Drain();
   AbortAll("the worker stops", /*report=*/!board_.run_ended());
   return status;
 }
@@ -61,8 +65,19 @@ std::vector<EpisodeRun*> EnvironmentWorker::Running() {
   return running;
 }
 
+std::vector<EpisodeRun*> EnvironmentWorker::RunningIn(const Half& half) {
+  std::vector<EpisodeRun*> running = Running();
+  running.erase(std::remove_if(running.begin(), running.end(),
+                               [&half](EpisodeRun* run) {
+                                 return run->env_id() % 2 != half.parity;
+                               }),
+                running.end());
+  return running;
+}
+
 absl::Status EnvironmentWorker::Acquire() {
   if (link_.NeedsRegistration()) {
+    Drain();
     AbortAll("the coordinator restarted", /*report=*/false);
     auto registered = link_.Register();
     if (!registered.ok()) {
@@ -128,16 +143,32 @@ absl::Status EnvironmentWorker::OpenStarted() {
   return absl::OkStatus();
 }
 
-absl::Status EnvironmentWorker::Round() {
-  std::vector<EpisodeRun*> runs = Running();
+void EnvironmentWorker::Send(Half& half) {
   std::vector<StepRow> rows;
-  for (EpisodeRun* run : runs) {
-    if (!run->is_open()) return absl::OkStatus();  // Opened on the next turn.
+  for (EpisodeRun* run : RunningIn(half)) {
+    if (!run->is_open()) continue;  // Opened on the next turn.
     rows.push_back(run->NextRow(*environments_.episode(run->env_id())));
+    half.asked.push_back(run);
   }
-  auto actions = policy_.GetAction(rows);
-  if (!actions.ok()) return AbortRefused(actions.status(), runs);
-  return StepAll(runs, *actions);
+  if (rows.empty()) return;
+  half.call = std::async(std::launch::async, [this, rows = std::move(rows)] {
+    return policy_.GetAction(rows);
+  });
+}
+
+absl::Status EnvironmentWorker::Receive(Half& half) {
+  if (!half.call.valid()) return absl::OkStatus();
+  std::vector<EpisodeRun*> asked = std::exchange(half.asked, {});
+  auto actions = half.call.get();
+  if (!actions.ok()) return AbortRefused(actions.status(), asked);
+  return StepAll(asked, *actions);
+}
+
+void EnvironmentWorker::Drain() {
+  for (Half& half : halves_) {
+    if (half.call.valid()) half.call.get().IgnoreError();
+    half.asked.clear();
+  }
 }
 
 absl::Status EnvironmentWorker::StepAll(const std::vector<EpisodeRun*>& runs,
@@ -184,9 +215,9 @@ absl::Status EnvironmentWorker::Finish(std::vector<EpisodeRun*> runs) {
   return absl::OkStatus();
 }
 
-void EnvironmentWorker::DropRevoked() {
+void EnvironmentWorker::DropRevoked(const Half& half) {
   const std::set<std::string> revoked = board_.Revoked();
-  for (EpisodeRun* run : Running()) {
+  for (EpisodeRun* run : RunningIn(half)) {
     if (revoked.count(run->lease().lease_id()) == 0) continue;
     link_.Forget(run->lease().lease_id());
     Abort(*run, "the lease was taken away", /*report=*/false);

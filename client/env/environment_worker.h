@@ -1,6 +1,8 @@
 #ifndef ESPER_CLIENT_ENV_ENVIRONMENT_WORKER_H_
 #define ESPER_CLIENT_ENV_ENVIRONMENT_WORKER_H_
 
+#include <array>
+#include <future>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,11 +21,17 @@ namespace esper::client {
 
 // Runs leased episodes side by side against a policy server.
 //
-//   lease -> start and open -> rounds -> close -> report
+//   lease -> start and open -> turns -> close -> report
 //
-// One round asks for the actions of all running episodes in one call and takes
-// one step in each. An episode that the server refuses (it was restarted, or
-// the lease was taken away) is given up and reported as such; the others go on.
+// The environments are two halves that take turns: while the actions of one are
+// on their way, the other one steps. A turn waits for its half's actions, takes
+// one step in each of its episodes, and asks for the next actions of all of
+// them in one call. So no episode waits for another half's network, and with a
+// single environment it is plain asking and stepping. Who shares a half, or a
+// process, changes no result.
+//
+// An episode that the server refuses (it was restarted, or the lease was taken
+// away) is given up and reported as such; the others go on.
 //
 // Thread safety: `Run` once, from one thread.
 class EnvironmentWorker {
@@ -44,8 +52,18 @@ class EnvironmentWorker {
   absl::Status Run();
 
  private:
+  // Environments by id modulo 2.
+  struct Half {
+    int parity = 0;
+    // The call on its way, if `valid`, and whose actions it asks for. These
+    // must not be removed before it has ended.
+    std::future<absl::StatusOr<std::vector<ActionRow>>> call;
+    std::vector<EpisodeRun*> asked;
+  };
+
   bool Stopped() const { return stop_.stopped().HasBeenNotified(); }
   std::vector<EpisodeRun*> Running();
+  std::vector<EpisodeRun*> RunningIn(const Half& half);
 
   // Registers again if needed; leases, starts and opens episodes for the free
   // environments.
@@ -54,12 +72,19 @@ class EnvironmentWorker {
   void Start(const v1::EpisodeLease& lease, int env_id);
   absl::Status OpenStarted();
 
-  absl::Status Round();
+  // Steps by the actions that were asked for; without effect if none were.
+  absl::Status Receive(Half& half);
+  // Asks for the next actions.
+  void Send(Half& half);
+  // Waits for the calls on their way, and drops their answers.
+  void Drain();
+
   absl::Status StepAll(const std::vector<EpisodeRun*>& runs,
                        const std::vector<ActionRow>& actions);
   // Closes and reports episodes that are done.
   absl::Status Finish(std::vector<EpisodeRun*> runs);
-  void DropRevoked();
+  // Of a half without a call.
+  void DropRevoked(const Half& half);
 
   // Gives an episode up, on the server and at the coordinator.
   void Abort(EpisodeRun& run, const std::string& reason, bool report = true);
@@ -81,6 +106,7 @@ class EnvironmentWorker {
 
   env::VectorEnv environments_;
   std::vector<std::unique_ptr<EpisodeRun>> runs_;  // By environment id.
+  std::array<Half, 2> halves_;  // Last: their calls end first.
 };
 
 }  // namespace esper::client

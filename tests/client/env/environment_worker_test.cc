@@ -3,8 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <atomic>
 #include <cstdlib>
+#include <functional>
+#include <map>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/time/clock.h"
 #include "client/env/env_messages.h"
@@ -13,6 +19,8 @@
 #include "client/tensor.h"
 #include "client/trainer/coordinator_service.h"
 #include "core/env/tasks.h"
+#include "core/policy/action_mask.h"
+#include "core/policy/actions.h"
 #include "tests/client/testing/fake_policy_server.h"
 
 namespace esper::client {
@@ -23,7 +31,7 @@ using testing::FakePolicyServer;
 using testing::FastRetry;
 
 constexpr int kEpochs = 3;
-constexpr int kEnvironments = 2;
+constexpr int kEnvironments = 4;
 
 std::shared_ptr<const env::Task> Digits() {
   const char* path = std::getenv("ESPER_DIGITS");
@@ -87,23 +95,27 @@ class EnvironmentWorkerTest : public ::testing::Test {
   std::thread worker_;
 };
 
-TEST_F(EnvironmentWorkerTest, DeliversWholeEpisodesWithOneCallPerRound) {
-  scheduler_.StartRound(4);
+TEST_F(EnvironmentWorkerTest, DeliversWholeEpisodesWithOneCallPerHalf) {
+  scheduler_.StartRound(2 * kEnvironments);
   Start();
-  ASSERT_EQ(collector_.WaitFor(4, absl::Seconds(60)), 4);
+  ASSERT_EQ(collector_.WaitFor(2 * kEnvironments, absl::Seconds(60)),
+            2 * kEnvironments);
   scheduler_.Stop();
   EXPECT_TRUE(Join().ok());
   EXPECT_EQ(server_.inference.open_episodes(), 0);
 
+  // Two halves, twice; every call has the rows of a whole half.
   const auto calls = server_.inference.acted();
-  ASSERT_EQ(calls.size(), 2 * kEpochs);  // Twice two episodes side by side.
-  for (size_t i = 0; i < calls.size(); ++i) {
-    ASSERT_EQ(calls[i].rows_size(), kEnvironments);
-    for (const v1::StepRow& row : calls[i].rows()) {
-      EXPECT_EQ(row.step(), i % kEpochs);
+  ASSERT_EQ(calls.size(), 2 * 2 * kEpochs);
+  std::map<std::string, int> steps;  // By episode.
+  for (const v1::GetActionRequest& call : calls) {
+    ASSERT_EQ(call.rows_size(), kEnvironments / 2);
+    for (const v1::StepRow& row : call.rows()) {
+      EXPECT_EQ(row.step(), steps[row.episode_id()]++);
       EXPECT_EQ(row.has_previous_outcome(), row.step() > 0);
     }
   }
+  EXPECT_EQ(steps.size(), 2 * kEnvironments);
 
   const auto episodes = collector_.Take();
   for (const FinishedEpisode& episode : episodes) {
@@ -157,6 +169,168 @@ TEST_F(EnvironmentWorkerTest, ARefusedCloseCostsOneEpisodeOnly) {
   EXPECT_TRUE(Join().ok());
   EXPECT_EQ(service_->aborted_episodes(), 1);
   EXPECT_EQ(scheduler_.open_leases(), 0);
+}
+
+// A policy that takes random legal actions: a function of environment key, step
+// and masks. May hold its answers back.
+class RandomInference final : public v1::PolicyInference::Service {
+ public:
+  grpc::Status OpenEpisodes(grpc::ServerContext* context,
+                            const v1::OpenEpisodesRequest* request,
+                            v1::OpenEpisodesResponse* response) override {
+    const grpc::Status status = fake_.OpenEpisodes(context, request, response);
+    absl::MutexLock lock(&mu_);
+    for (int i = 0; i < response->episode_ids_size(); ++i) {
+      keys_[response->episode_ids(i)] = request->episodes(i).environment_key();
+    }
+    return status;
+  }
+  grpc::Status GetAction(grpc::ServerContext* context,
+                         const v1::GetActionRequest* request,
+                         v1::GetActionResponse* response) override {
+    const grpc::Status status = fake_.GetAction(context, request, response);
+    const int64_t rows = request->rows_size();
+    const auto masks =
+        UnpackTensor<uint8_t>(request->action_masks(), {rows, 7}, "masks")
+            .value();
+    std::vector<uint8_t> actions;
+    for (int64_t i = 0; i < rows; ++i) {
+      const auto mask = policy::UnpackMaskBits(
+          std::string(masks.begin() + 7 * i, masks.begin() + 7 * i + 7), 3);
+      for (const int64_t choice : Act(*mask, request->rows(i))) {
+        actions.push_back(static_cast<uint8_t>(choice));
+      }
+    }
+    *response->mutable_actions() = PackTensor(actions, {rows, 8});
+    if (hold != nullptr) hold();
+    return status;
+  }
+  grpc::Status CloseEpisodes(grpc::ServerContext* context,
+                             const v1::CloseEpisodesRequest* request,
+                             v1::CloseEpisodesResponse* response) override {
+    return fake_.CloseEpisodes(context, request, response);
+  }
+
+  std::function<void()> hold;  // Called before each answer of GetAction.
+
+ private:
+  std::array<int64_t, policy::kNumActionHeads> Act(
+      const policy::ActionMask& mask, const v1::StepRow& row) {
+    std::string key;
+    {
+      absl::MutexLock lock(&mu_);
+      key = keys_[row.episode_id()];
+    }
+    uint64_t draw = 1469598103934665603u + row.step();  // FNV-1a.
+    for (const char c : key) draw = (draw ^ c) * 1099511628211u;
+    policy::FactoredAction action;
+    // Plants as soon as it may and advances from then on, mostly.
+    for (const policy::Op op : {policy::Op::kGerminate, policy::Op::kAdvance}) {
+      for (int slot = 0; slot < mask.num_slots; ++slot) {
+        draw = (draw ^ slot) * 1099511628211u;
+        if (!mask.AllowsSlot(op, slot) || draw >> 62 == 0) continue;
+        action.op = op;
+        action.slot = slot;
+        action.blueprint = policy::BlueprintIndex("norm");
+      }
+    }
+    return action.ToIndices();
+  }
+
+  testing::Faults faults_;
+  testing::FakeInference fake_{faults_};
+  absl::Mutex mu_;
+  std::map<std::string, std::string> keys_ ABSL_GUARDED_BY(mu_);
+};
+
+// Episodes of a worker with `environments`, by environment key.
+std::map<std::string, FinishedEpisode> PlayWith(int environments,
+                                                int episodes) {
+  constexpr int kLength = 8;
+  RandomInference inference;
+  Listener policy_listener = Listen({}, inference).value();
+  PolicyClient policy(policy_listener.server->InProcessChannel({}),
+                      FastRetry());
+  EpisodeScheduler scheduler{{}};
+  EpisodeCollector collector;
+  CoordinatorService::Options options;
+  options.max_epochs = kLength;
+  options.options_json = R"({"samples_per_epoch": 64, "val_samples": 32})";
+  options.poll = absl::Milliseconds(5);
+  CoordinatorService service(
+      options, scheduler, collector, [](const FinishedEpisode&) {}, absl::Now);
+  Listener listener = Listen({}, service).value();
+  CoordinatorClient coordinator(listener.server->InProcessChannel({}),
+                                FastRetry());
+  LeaseBoard board;
+  CoordinatorLink link(coordinator, board, "worker", environments);
+  StopSignal stop;
+  collector.StartRound(1);
+  scheduler.StartRound(episodes);
+  std::thread thread([&] {
+    EnvironmentWorker worker({environments, "digest"}, Digits(), policy, link,
+                             board, stop);
+    EXPECT_TRUE(worker.Run().ok());
+  });
+  EXPECT_EQ(collector.WaitFor(episodes, absl::Seconds(120)), episodes);
+  scheduler.Stop();
+  thread.join();
+  std::map<std::string, FinishedEpisode> finished;
+  for (FinishedEpisode& episode : collector.Take()) {
+    finished[episode.lease.environment_key] = std::move(episode);
+  }
+  listener.server->Shutdown();
+  policy_listener.server->Shutdown();
+  return finished;
+}
+
+TEST(EnvironmentWorkerDeterminismTest,
+     EpisodesDoNotDependOnHowManyAProcessHas) {
+  constexpr int kEpisodes = 8;
+  const auto alone = PlayWith(1, kEpisodes);
+  const auto beside = PlayWith(8, kEpisodes);
+  ASSERT_EQ(alone.size(), kEpisodes);
+  ASSERT_EQ(beside.size(), kEpisodes);
+  int germinated = 0;
+  for (const auto& [key, episode] : alone) {
+    const FinishedEpisode& other = beside.at(key);
+    EXPECT_EQ(episode.trajectory.SerializeAsString(),
+              other.trajectory.SerializeAsString())
+        << key;
+    EXPECT_EQ(episode.summary.host_accuracy(), other.summary.host_accuracy());
+    germinated += episode.summary.seeds_germinated();
+  }
+  EXPECT_GT(germinated, 0);
+}
+
+TEST_F(EnvironmentWorkerTest, StepsOneHalfWhileTheOtherHalfWaits) {
+  RandomInference inference;
+  // No answer of the second call before the first half has stepped: a worker
+  // that waits for both would never step.
+  std::atomic<int> calls{0};
+  std::atomic<int64_t> steps_before_answer{0};
+  inference.hold = [&] {
+    if (++calls != 2) return;
+    const absl::Time deadline = absl::Now() + absl::Seconds(30);
+    while (steps_before_answer == 0 && absl::Now() < deadline) {
+      steps_before_answer += board_.TakeSteps();
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+  };
+  Listener listener = Listen({}, inference).value();
+  PolicyClient policy(listener.server->InProcessChannel({}), FastRetry());
+  scheduler_.StartRound(kEnvironments);
+  std::thread thread([&] {
+    EnvironmentWorker worker({kEnvironments, "digest"}, Digits(), policy,
+                             *link_, board_, stop_);
+    EXPECT_TRUE(worker.Run().ok());
+  });
+  EXPECT_EQ(collector_.WaitFor(kEnvironments, absl::Seconds(60)),
+            kEnvironments);
+  scheduler_.Stop();
+  thread.join();
+  EXPECT_EQ(steps_before_answer, kEnvironments / 2);
+  listener.server->Shutdown();
 }
 
 TEST_F(EnvironmentWorkerTest, DeliversEvaluationEpisodesWithoutTrajectories) {

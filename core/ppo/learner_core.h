@@ -149,6 +149,9 @@ class LearnerCore {
   uint64_t evaluations_ = 0;  // With a graph, since this object began.
 };
 
+// Never reused, so that neither learners nor weights are mistaken.
+uint64_t NextIdentity();
+
 // Throws esper::Error with this reason, whose code the design fixes.
 [[noreturn]] void RefuseCall(const std::string& reason,
                              const std::string& field,

@@ -59,10 +59,14 @@ struct StepRow {
 };
 
 struct ActionRow {
-  std::vector<int64_t> actions;  // [K].
+  std::vector<int64_t> actions;  // [K]; 0 for a Gaussian head.
+  // [C]: values of the Gaussian heads, to be clipped for the environment but
+  // recorded as they are; empty if the policy has none.
+  std::vector<float> continuous;
   std::vector<float> log_probs;  // [K], nats.
   float value = 0;               // V(s).
-  std::vector<float> entropies;  // [K] in [0, 1]; empty unless asked for.
+  // [K], in [0, 1] for categorical heads; empty unless asked for.
+  std::vector<float> entropies;
   int64_t policy_version = 0;
 };
 

@@ -173,6 +173,15 @@ absl::StatusOr<std::vector<ActionRow>> FromResponse(
       response.actions().shape_size() == 2 ? response.actions().shape(1) : -1;
   auto actions = UnpackIntegers(response.actions(), {rows, heads}, "actions");
   if (!actions.ok()) return BrokenReply(actions.status());
+  std::vector<float> continuous;
+  int64_t continuous_width = 0;
+  if (response.has_continuous_actions()) {
+    auto unpacked = UnpackTensor<float>(response.continuous_actions(),
+                                        {rows, -1}, "continuous_actions");
+    if (!unpacked.ok()) return BrokenReply(unpacked.status());
+    continuous = *std::move(unpacked);
+    continuous_width = response.continuous_actions().shape(1);
+  }
   const v1::BehaviourNumbers& behaviour = response.behaviour();
   if (behaviour.kind() != v1::NUMBER_KIND_BEHAVIOUR) {
     return absl::InternalError("The server's reply holds no behaviour.");
@@ -196,6 +205,7 @@ absl::StatusOr<std::vector<ActionRow>> FromResponse(
   std::vector<ActionRow> result(rows);
   for (int64_t i = 0; i < rows; ++i) {
     result[i].actions = Row(*actions, i, heads);
+    result[i].continuous = Row(continuous, i, continuous_width);
     result[i].log_probs = Row(*log_probs, i, heads);
     result[i].value = (*values)[i];
     result[i].policy_version = (*versions)[i];

@@ -47,10 +47,11 @@ struct CloseClaim {
 
 // What the policy answered at one step; K heads in storage order.
 struct StepAnswer {
-  int64_t version = 0;           // Of the policy.
-  std::vector<int64_t> actions;  // [K].
-  std::vector<float> log_probs;  // [K], nats.
-  std::vector<float> entropies;  // [K], normalised.
+  int64_t version = 0;            // Of the policy.
+  std::vector<int64_t> actions;   // [K].
+  std::vector<float> continuous;  // [C]; empty without Gaussian heads.
+  std::vector<float> log_probs;   // [K], nats.
+  std::vector<float> entropies;   // [K], normalised.
   float value = 0;
 };
 

@@ -74,6 +74,14 @@ void FillAnswers(const policy::ActionSample& sample, int64_t version,
   const at::Tensor actions_tensor = sample.actions.contiguous();
   const int64_t* data = actions_tensor.const_data_ptr<int64_t>();
   const std::vector<int64_t> actions(data, data + actions_tensor.numel());
+  std::vector<float> continuous;
+  int64_t continuous_width = 0;
+  if (sample.continuous_actions.defined()) {
+    const at::Tensor values = sample.continuous_actions.contiguous();
+    const float* begin = values.const_data_ptr<float>();
+    continuous.assign(begin, begin + values.numel());
+    continuous_width = values.size(1);
+  }
   const std::vector<float> log_probs = sample.log_probs.ToVector();
   const std::vector<float> entropies = sample.entropies.ToVector();
   const std::vector<float> values = sample.values.ToVector();
@@ -81,6 +89,7 @@ void FillAnswers(const policy::ActionSample& sample, int64_t version,
     StepAnswer& answer = tickets[row]->answer;
     answer.version = version;
     answer.actions = Slice(actions, row, heads);
+    answer.continuous = Slice(continuous, row, continuous_width);
     answer.log_probs = Slice(log_probs, row, heads);
     answer.entropies = Slice(entropies, row, heads);
     answer.value = values[row];

@@ -18,11 +18,15 @@ void EncodeSteps(const std::vector<StepTicket>& tickets, bool wide_actions,
   const int64_t heads =
       static_cast<int64_t>(tickets.front().answer.actions.size());
   std::vector<int64_t> actions;
-  std::vector<float> log_probs, entropies, values;
+  const int64_t width =
+      static_cast<int64_t>(tickets.front().answer.continuous.size());
+  std::vector<float> continuous, log_probs, entropies, values;
   std::vector<int64_t> versions;
   for (const StepTicket& ticket : tickets) {
     const StepAnswer& answer = ticket.answer;
     actions.insert(actions.end(), answer.actions.begin(), answer.actions.end());
+    continuous.insert(continuous.end(), answer.continuous.begin(),
+                      answer.continuous.end());
     log_probs.insert(log_probs.end(), answer.log_probs.begin(),
                      answer.log_probs.end());
     entropies.insert(entropies.end(), answer.entropies.begin(),
@@ -35,6 +39,10 @@ void EncodeSteps(const std::vector<StepTicket>& tickets, bool wide_actions,
   } else {
     codec::EncodeValues(std::vector<uint8_t>(actions.begin(), actions.end()),
                         {rows, heads}, response->mutable_actions());
+  }
+  if (width > 0) {
+    codec::EncodeValues(continuous, {rows, width},
+                        response->mutable_continuous_actions());
   }
   v1::BehaviourNumbers* behaviour = response->mutable_behaviour();
   behaviour->set_kind(v1::NUMBER_KIND_BEHAVIOUR);

@@ -13,8 +13,8 @@ namespace esper::server {
 // where a repeated step is answered from memory).
 int64_t CommonVersion(const std::vector<StepTicket>& tickets, int64_t current);
 
-// Fills everything but the header. Row i is tickets[i]; all have K heads.
-// `wide_actions`: some head has more than 256 choices.
+// Fills everything but the header. Row i is tickets[i]; all have K heads and C
+// continuous values. `wide_actions`: some head has more than 256 choices.
 void EncodeSteps(const std::vector<StepTicket>& tickets, bool wide_actions,
                  bool with_entropies, v1::GetActionResponse* response);
 

@@ -84,8 +84,9 @@ class StepRpc : public RpcCall {
  private:
   void Encode() override {
     const auto& heads = policies_->spec().heads;
-    const bool wide = std::any_of(heads.begin(), heads.end(),
-                                  [](auto& head) { return head.size > 256; });
+    const bool wide = std::any_of(heads.begin(), heads.end(), [](auto& head) {
+      return head.kind == policy::HeadKind::kCategorical && head.size > 256;
+    });
     EncodeSteps(steps_, wide, entropies_, response_);
     policies_->FillHeader(CommonVersion(steps_, policy_version_),
                           response_->mutable_header());

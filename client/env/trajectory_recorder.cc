@@ -30,11 +30,12 @@ void TrajectoryRecorder::Add(const PolicyInput& input, const ActionRow& action,
   Append(categorical_, input.categorical);
   Append(masks_, input.packed_mask);
   Append(actions_, action.actions);
+  Append(continuous_, action.continuous);
   Append(log_probs_, action.log_probs);
   values_.push_back(action.value);
   versions_.push_back(action.policy_version);
   rewards_.push_back(outcome.reward);
-  effective_.push_back(static_cast<uint8_t>(outcome.effective_choice));
+  effective_.push_back(outcome.effective_choice);
   forced_.push_back(outcome.forced ? 1 : 0);
   // As wide as the categorical input: one entry per slot.
   for (size_t s = 0; s < input.categorical.size(); ++s) {
@@ -73,6 +74,10 @@ v1::Trajectory TrajectoryRecorder::Finish(const std::string& spec_digest,
   }
   *trajectory.mutable_actions() =
       PackActions(actions_, {length, width(actions_)});
+  if (!continuous_.empty()) {
+    *trajectory.mutable_continuous_actions() =
+        PackTensor(continuous_, {length, width(continuous_)});
+  }
   v1::BehaviourNumbers* behaviour = trajectory.mutable_behaviour();
   behaviour->set_kind(v1::NUMBER_KIND_BEHAVIOUR);
   *behaviour->mutable_log_probs() =
@@ -80,7 +85,7 @@ v1::Trajectory TrajectoryRecorder::Finish(const std::string& spec_digest,
   *behaviour->mutable_values() = PackTensor(values_, {length});
   *trajectory.mutable_policy_versions() = PackTensor(versions_, {length});
   *trajectory.mutable_rewards() = PackTensor(rewards_, {length});
-  *trajectory.mutable_effective_choices() = PackTensor(effective_, {length});
+  *trajectory.mutable_effective_choices() = PackActions(effective_, {length});
   *trajectory.mutable_forced() = PackBools(forced_, {length});
   if (measured_) {
     *trajectory.mutable_contribution_targets() =

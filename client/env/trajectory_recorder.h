@@ -36,11 +36,12 @@ class TrajectoryRecorder {
   std::vector<int8_t> categorical_;   // [T, S].
   std::vector<uint8_t> masks_;        // [T, M].
   std::vector<int64_t> actions_;      // [T, K].
+  std::vector<float> continuous_;     // [T, C].
   std::vector<float> log_probs_;      // [T, K].
   std::vector<float> values_;         // [T].
   std::vector<int64_t> versions_;     // [T].
   std::vector<float> rewards_;        // [T].
-  std::vector<uint8_t> effective_;    // [T].
+  std::vector<int64_t> effective_;    // [T].
   std::vector<uint8_t> forced_;       // [T].
   std::vector<float> targets_;        // [T, S]; 0 where not measured.
   std::vector<uint8_t> target_mask_;  // [T, S].

@@ -3,10 +3,12 @@
 #include <cmath>
 
 #include "ATen/ops/empty.h"
+#include "ATen/ops/zeros.h"
 
 namespace esper::policy {
 namespace {
 
+constexpr double kTwoPi = 6.283185307179586;
 constexpr int kRounds = 10;
 constexpr uint32_t kMultiplier0 = 0xD2511F53u;
 constexpr uint32_t kMultiplier1 = 0xCD9E8D57u;
@@ -24,9 +26,20 @@ std::array<uint32_t, 4> Words(uint64_t episode_seed, uint64_t step,
 }
 
 // The middle of the word's cell of [0, 1), so that neither end can occur.
+double Uniform(uint32_t word) {
+  return (static_cast<double>(word >> 8) + 0.5) * 0x1p-24;
+}
+
 float Exponential(uint32_t word) {
-  const double u = (static_cast<double>(word >> 8) + 0.5) * 0x1p-24;
-  return static_cast<float>(-std::log(u));
+  return static_cast<float>(-std::log(Uniform(word)));
+}
+
+// Entry `j` of a block of four.
+float Normal(const std::array<uint32_t, 4>& words, uint32_t j) {
+  const double radius = std::sqrt(-2 * std::log(Uniform(words[j & ~1u])));
+  const double angle = kTwoPi * Uniform(words[j | 1u]);
+  return static_cast<float>(radius *
+                            (j % 2 == 0 ? std::cos(angle) : std::sin(angle)));
 }
 
 }  // namespace
@@ -73,6 +86,35 @@ at::Tensor CounterNoise(const std::vector<NoiseKey>& keys,
       }
     }
     row += layout.width();
+  }
+  return noise;
+}
+
+float CounterNormal(uint64_t episode_seed, uint64_t step, uint32_t head,
+                    uint32_t entry) {
+  return Normal(Words(episode_seed, step, head, entry / 4), entry % 4);
+}
+
+at::Tensor CounterNormals(const std::vector<NoiseKey>& keys,
+                          const HeadLayout& layout) {
+  at::Tensor noise =
+      at::zeros({static_cast<int64_t>(keys.size()), layout.continuous_width()},
+                at::kFloat);
+  float* row = noise.mutable_data_ptr<float>();
+  for (const NoiseKey& key : keys) {
+    for (const int64_t head : layout.gaussian_heads()) {
+      if (key.deterministic) continue;
+      float* out = row + layout.continuous_offset(head);
+      std::array<uint32_t, 4> words = {};
+      for (int64_t j = 0; j < layout.dimensions(head); ++j) {
+        if (j % 4 == 0) {
+          words = Words(key.episode_seed, key.step, static_cast<uint32_t>(head),
+                        static_cast<uint32_t>(j / 4));
+        }
+        out[j] = Normal(words, static_cast<uint32_t>(j % 4));
+      }
+    }
+    row += layout.continuous_width();
   }
   return noise;
 }

@@ -36,5 +36,18 @@ float CounterNoise(uint64_t episode_seed, uint64_t step, uint32_t head,
 at::Tensor CounterNoise(const std::vector<NoiseKey>& keys,
                         const HeadLayout& layout);
 
+// Standard normal noise of one entry by the transform of Box and Muller, "A
+// note on the generation of random normal deviates": of the words as above, the
+// even one of a pair gives the radius sqrt(-2 log u), the odd one the angle
+// 2 pi u, u = (w + 1/2) 2^-24; even entries take the cosine, odd ones the sine.
+// Its size is at most 5.9.
+float CounterNormal(uint64_t episode_seed, uint64_t step, uint32_t head,
+                    uint32_t entry);
+
+// The same for whole rows: float32 [B, C] of the Gaussian heads. Deterministic
+// rows are 0.
+at::Tensor CounterNormals(const std::vector<NoiseKey>& keys,
+                          const HeadLayout& layout);
+
 }  // namespace esper::policy
 #endif  // ESPER_CORE_POLICY_COUNTER_NOISE_H_

@@ -10,6 +10,7 @@
 #include "c10/core/InferenceMode.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/policy/diagonal_gaussian.h"
 #include "core/policy/head_layout.h"
 #include "core/policy/input_checks.h"
 #include "core/policy/masked_categorical.h"
@@ -60,6 +61,7 @@ void CheckContract(const RecurrentPolicy& network,
   CheckTrainableInput(inputs.observations, kCall, "observations");
   CheckTrainableInput(inputs.categorical, kCall, "categorical");
   CheckTrainableInput(inputs.actions, kCall, "actions");
+  CheckTrainableInput(inputs.continuous_actions, kCall, "continuous_actions");
   CheckTrainableInput(inputs.action_masks, kCall, "action_masks");
   CheckTrainableInput(inputs.state.h, kCall, "h");
   CheckTrainableInput(inputs.state.c, kCall, "c");
@@ -96,6 +98,7 @@ struct Rows {
   int64_t batch = 0;
   int64_t steps = 0;
   at::Tensor actions;  // int64 [N, K].
+  at::Tensor values;   // float32 [N, C] or undefined.
   at::Tensor masks;    // bool [N, A] or undefined.
   at::Tensor valid;    // bool [N], host, or undefined.
 };
@@ -113,6 +116,16 @@ Rows CheckShapes(const RecurrentPolicy& network,
   tensor::CheckTensor(inputs.actions, "actions", at::kLong,
                       {rows.batch, rows.steps, layout.num_heads()});
   rows.actions = inputs.actions.reshape({n, layout.num_heads()});
+  if (!layout.gaussian_heads().empty()) {
+    const int64_t width = layout.continuous_width();
+    tensor::CheckTensor(inputs.continuous_actions, "continuous_actions",
+                        at::kFloat, {rows.batch, rows.steps, width});
+    rows.values = inputs.continuous_actions.reshape({n, width});
+  } else if (inputs.continuous_actions.defined()) {
+    throw ShapeError("continuous_actions",
+                     "undefined: the policy has no Gaussian head",
+                     tensor::Describe(inputs.continuous_actions));
+  }
   if (inputs.action_masks.defined()) {
     at::Tensor masks = inputs.action_masks;
     if (masks.dim() == 2) {
@@ -144,11 +157,37 @@ void CheckActionRange(const PolicySpec& spec, const Rows& rows) {
   const int64_t heads = spec.num_heads();
   for (int64_t i = 0; i < host.numel(); ++i) {
     const HeadSpec& head = spec.heads[i % heads];
-    if (action[i] >= 0 && action[i] < head.size) continue;
+    // A Gaussian head has no choices; 0 stands for it.
+    const int64_t choices = head.kind == HeadKind::kCategorical ? head.size : 1;
+    if (action[i] >= 0 && action[i] < choices) continue;
     const int64_t n = i / heads;
-    throw InvalidActionError(
-        head.name, n / rows.steps, n % rows.steps, action[i],
-        absl::StrCat("is outside [0, ", head.size - 1, "]"));
+    throw InvalidActionError(head.name, n / rows.steps, n % rows.steps,
+                             action[i],
+                             absl::StrCat("is outside [0, ", choices - 1, "]"));
+  }
+}
+
+// Finite values everywhere, and zeros in valid steps that do not use the head.
+void CheckValues(const PolicySpec& spec, const HeadLayout& layout,
+                 const EvaluationInputs& inputs, const Rows& rows) {
+  if (!rows.values.defined()) return;
+  tensor::CheckFinite(inputs.continuous_actions.detach(), "continuous_actions",
+                      /*row_dim=*/0, /*step_dim=*/1);
+  const at::Tensor used = layout.Relevance(rows.actions);
+  for (const int64_t k : layout.gaussian_heads()) {
+    if (layout.driver(k) < 0) continue;
+    at::Tensor bad =
+        rows.values.detach()
+            .narrow(1, layout.continuous_offset(k), layout.dimensions(k))
+            .ne(0)
+            .any(1)
+            .logical_and(used.select(1, k).logical_not());
+    if (rows.valid.defined()) bad = bad.logical_and(rows.valid);
+    if (!bad.any().item<bool>()) continue;
+    const int64_t n = bad.to(at::kByte).argmax().item<int64_t>();
+    throw InvalidActionError(spec.heads[k].name, n / rows.steps, n % rows.steps,
+                             0,
+                             "does not matter, but its values are not zeros");
   }
 }
 
@@ -166,6 +205,7 @@ void CheckAllowed(const PolicySpec& spec, const HeadLayout& layout,
   for (int64_t n = 0; n < host_actions.size(0); ++n) {
     if (valid != nullptr && !valid[n]) continue;
     for (int64_t k = 0; k < heads; ++k) {
+      if (layout.is_gaussian(k)) continue;
       const int64_t choice = action[n * heads + k];
       if (allowed[n * layout.width() + layout.offset(k) + choice]) continue;
       const int64_t driver = layout.driver(k);
@@ -204,6 +244,7 @@ Scores Score(const RecurrentPolicy& network, const EvaluationInputs& inputs,
                   rows.steps, rows.valid);
   }
   CheckAllowed(spec, layout, rows, effective);
+  CheckValues(spec, layout, inputs, rows);
 
   const NetworkWeights weights = network.Weights();
   const TrunkOutput trunk =
@@ -224,6 +265,13 @@ Scores Score(const RecurrentPolicy& network, const EvaluationInputs& inputs,
     log_probs.push_back(
         choices.LogProb(rows.actions.index_select(1, level.head_index)));
     entropies.push_back(choices.Entropy());
+  }
+  if (rows.values.defined()) {
+    CheckGaussian(spec, layout, heads.means.detach(), weights.log_std.detach());
+    const DiagonalGaussian values(layout, heads.means, weights.log_std,
+                                  layout.Relevance(rows.actions));
+    log_probs.push_back(values.LogProb(rows.values));
+    entropies.push_back(values.Entropy());
   }
   const auto shaped = [&](const at::Tensor& flat) {
     std::vector<int64_t> sizes = {rows.batch, rows.steps};

@@ -20,6 +20,9 @@ struct EvaluationInputs {
   at::Tensor observations;
   at::Tensor categorical;  // int64 [B, T, S]; undefined if there is none.
   at::Tensor actions;      // int64 [B, T, K], storage order.
+  // float32 [B, T, C], values of the Gaussian heads; undefined if there are
+  // none.
+  at::Tensor continuous_actions;
   // bool [B, T, A], or [B, A] for all steps; undefined: all allowed. For a head
   // with a conditional mask: the row of the driver's choice taken.
   at::Tensor action_masks;
@@ -44,7 +47,7 @@ struct EvaluationOptions {
 // Inside an open gradient graph, which lives as long as these tensors do.
 struct Evaluation {
   DifferentiableTensor log_probs;      // float32 [B, T, K], nats.
-  DifferentiableTensor entropies;      // float32 [B, T, K], in [0, 1].
+  DifferentiableTensor entropies;      // float32 [B, T, K], as ActionSample.
   DifferentiableTensor values;         // float32 [B, T]: V(s).
   DifferentiableTensor q_values;       // float32 [B, T]: of the choice taken.
   DifferentiableTensor contributions;  // float32 [B, T, S].
@@ -66,8 +69,9 @@ struct ReferenceEvaluation {
 // trainable; when only some heads are frozen it logs once per network and head.
 // Then ShapeError, NonFiniteError (input, with row and step),
 // InvalidArgumentError (BAD_BLUEPRINT_INDEX, BAD_FLOOR), InvalidActionError for
-// an action out of range anywhere, or disallowed or not the placeholder in a
-// valid step; EmptyMaskError; NonFiniteError (logits).
+// an action out of range anywhere, or disallowed or not the placeholder (zeros
+// for a Gaussian head) in a valid step; EmptyMaskError; NonFiniteError
+// (logits).
 //
 // Thread safety: may run concurrently with other evaluations of `network` if it
 // is in evaluation mode.

@@ -34,9 +34,14 @@ at::Tensor FirstAllowed(const at::Tensor& mask) {
 HeadLayout::HeadLayout(const PolicySpec& spec) {
   for (int64_t k = 0; k < spec.num_heads(); ++k) {
     const HeadSpec& head = spec.heads[k];
-    sizes_.push_back(head.size);
+    const bool gaussian = head.kind == HeadKind::kGaussian;
+    sizes_.push_back(gaussian ? 0 : head.size);
     offsets_.push_back(width_);
-    width_ += head.size;
+    width_ += sizes_.back();
+    dimensions_.push_back(gaussian ? head.size : 0);
+    continuous_offsets_.push_back(continuous_width_);
+    continuous_width_ += dimensions_.back();
+    if (gaussian) gaussian_.push_back(k);
     drivers_.push_back(spec.DriverOf(k));
     placeholders_.push_back(head.placeholder.value_or(-1));
     relevant_.emplace_back();
@@ -45,7 +50,9 @@ HeadLayout::HeadLayout(const PolicySpec& spec) {
     for (const int64_t choice : head.relevant_when) {
       relevant_.back()[choice] = true;
     }
-    if (!head.placeholder.has_value()) first_allowed_heads_.push_back(k);
+    if (!gaussian && !head.placeholder.has_value()) {
+      first_allowed_heads_.push_back(k);
+    }
   }
   for (const std::string& name : spec.sampling_order) {
     order_.push_back(spec.HeadIndex(name));
@@ -57,13 +64,15 @@ HeadLayout::HeadLayout(const PolicySpec& spec) {
 
 void HeadLayout::BuildLevels() {
   std::vector<int64_t> depth(num_heads(), 0);
-  int64_t deepest = 0;
+  int64_t levels = 0;
   for (const int64_t k : order_) {  // Drivers come first.
+    if (is_gaussian(k)) continue;
     if (drivers_[k] >= 0) depth[k] = depth[drivers_[k]] + 1;
-    deepest = std::max(deepest, depth[k]);
+    levels = std::max(levels, depth[k] + 1);
   }
-  levels_.resize(deepest + 1);
+  levels_.resize(levels);
   for (int64_t k = 0; k < num_heads(); ++k) {
+    if (is_gaussian(k)) continue;
     HeadLevel& level = levels_[depth[k]];
     level.heads.push_back(k);
     level.width = std::max(level.width, sizes_[k]);
@@ -92,6 +101,10 @@ void HeadLayout::BuildLevels() {
     }
     if (pads) level.cells = cells;
     level.head_index = at::tensor(level.heads, at::kLong);
+  }
+  for (const int64_t k : gaussian_) {
+    in_order = in_order && k == next;
+    position[k] = next++;
   }
   if (!in_order) from_levels_ = at::tensor(position, at::kLong);
 }
@@ -161,6 +174,10 @@ std::vector<at::Tensor> HeadLayout::FloorTensors(
   if (static_cast<int64_t>(settings.floors.size()) != num_heads()) {
     throw bad(absl::StrCat("Got ", settings.floors.size(), " floors for ",
                            num_heads(), " heads."));
+  }
+  for (const int64_t k : gaussian_) {
+    if (settings.floors[k] == 0) continue;
+    throw bad(absl::StrCat("Head ", k, " is Gaussian: it has no floor."));
   }
   std::vector<at::Tensor> result;
   for (const HeadLevel& level : levels_) {

@@ -119,4 +119,21 @@ void CheckLogits(const PolicySpec& spec, const HeadLayout& layout,
   }
 }
 
+void CheckGaussian(const PolicySpec& spec, const HeadLayout& layout,
+                   const at::Tensor& means, const at::Tensor& log_std) {
+  if (tensor::FirstNonFinite(means) < 0 &&
+      tensor::FirstNonFinite(log_std) < 0) {
+    return;
+  }
+  for (const int64_t k : layout.gaussian_heads()) {
+    const int64_t offset = layout.continuous_offset(k);
+    const int64_t size = layout.dimensions(k);
+    for (const at::Tensor& x :
+         {means.narrow(1, offset, size), log_std.narrow(0, offset, size)}) {
+      if (tensor::FirstNonFinite(x) < 0) continue;
+      throw NonFiniteError::Logits(spec.heads[k].name, Statistics(x));
+    }
+  }
+}
+
 }  // namespace esper::policy

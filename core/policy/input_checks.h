@@ -40,6 +40,10 @@ void CheckNotEmpty(const PolicySpec& spec, const HeadLevel& level,
 // NonFiniteError::Logits unless all are finite. logits: float32 [N, A].
 void CheckLogits(const PolicySpec& spec, const HeadLayout& layout,
                  const at::Tensor& logits);
+// The same for what Gaussian heads are made of. means: float32 [N, C];
+// log_std: float32 [C].
+void CheckGaussian(const PolicySpec& spec, const HeadLayout& layout,
+                   const at::Tensor& means, const at::Tensor& log_std);
 
 }  // namespace esper::policy
 #endif  // ESPER_CORE_POLICY_INPUT_CHECKS_H_

@@ -106,6 +106,7 @@ NetworkWeights PackWeights(const PolicySpec& spec, const WeightLookup& lookup) {
 
   std::vector<at::Tensor> first_weights;
   std::vector<at::Tensor> first_biases;
+  std::vector<at::Tensor> log_stds;
   const auto add_first = [&](LinearWeights first) {
     weights.first_widths.push_back(first.weight.size(0));
     first_weights.push_back(std::move(first.weight));
@@ -126,7 +127,12 @@ NetworkWeights PackWeights(const PolicySpec& spec, const WeightLookup& lookup) {
       layers.push_back(layer(i));
     }
     weights.head_layers.push_back(std::move(layers));
+    weights.gaussian.push_back(head.kind == HeadKind::kGaussian);
+    if (weights.gaussian.back()) {
+      log_stds.push_back(lookup(head.name + "_head.log_std"));
+    }
   }
+  if (!log_stds.empty()) weights.log_std = at::cat(log_stds);
   add_first(packer.Linear("state_value_head.0"));
   weights.first_layers = {at::cat(first_weights), at::cat(first_biases)};
 
@@ -182,6 +188,7 @@ TrunkOutput Trunk(const NetworkWeights& weights, const at::Tensor& observations,
 HeadOutput Heads(const NetworkWeights& weights, const at::Tensor& trunk) {
   const at::Tensor first = Apply(weights.first_layers, trunk);
   std::vector<at::Tensor> logits;
+  std::vector<at::Tensor> means;
   int64_t offset = 0;
   for (size_t k = 0; k < weights.head_layers.size(); ++k) {
     const int64_t width = weights.first_widths[k];
@@ -191,10 +198,12 @@ HeadOutput Heads(const NetworkWeights& weights, const at::Tensor& trunk) {
     for (size_t i = 0; i < layers.size(); ++i) {
       x = Apply(layers[i], i == 0 ? x : x.relu());
     }
-    logits.push_back(x);
+    (weights.gaussian[k] ? means : logits).push_back(x);
   }
   HeadOutput out;
-  out.logits = at::cat(logits, 1);
+  out.logits = logits.empty() ? at::empty({trunk.size(0), 0}, trunk.options())
+                              : at::cat(logits, 1);
+  if (!means.empty()) out.means = at::cat(means, 1);
   const int64_t value_width = weights.first_widths.back();
   out.values =
       ValueTail(weights.value, first.narrow(1, offset, value_width)).squeeze(1);

@@ -54,6 +54,10 @@ struct NetworkWeights {
   std::vector<int64_t> first_widths;
   // Per head: the layers after the first hidden one, or the only layer.
   std::vector<std::vector<LinearWeights>> head_layers;
+  std::vector<bool> gaussian;  // Per head: what it gives are means.
+  // float32 [C]: log standard deviations of the Gaussian heads; undefined
+  // without one.
+  at::Tensor log_std;
   ValueNetWeights value;
   ValueNetWeights q;  // Undefined without a Q.
   // Contribution predictor; undefined if there is none.
@@ -88,6 +92,8 @@ TrunkOutput Trunk(const NetworkWeights& weights, const at::Tensor& observations,
 
 struct HeadOutput {
   at::Tensor logits;  // float32 [N, A], packed, unmasked.
+  // float32 [N, C]: means of the Gaussian heads; undefined without one.
+  at::Tensor means;
   at::Tensor values;  // float32 [N].
 };
 // trunk: float32 [N, H].

@@ -29,6 +29,11 @@ class Lister {
   }
 
   void Head(const HeadSpec& head, int64_t in) {
+    // First, so that the output layer stays the last of every head.
+    if (head.kind == HeadKind::kGaussian) {
+      Add(head.name + "_head.log_std", {head.size}, ParameterKind::kLogStd,
+          head.initial_log_std);
+    }
     int64_t index = 0;
     for (const int64_t width : head.hidden) {
       Linear(head.name + "_head." + std::to_string(index), width, in,

@@ -17,13 +17,14 @@ enum class ParameterKind : uint8_t {
   kLstmBias,    // 0, except the forget rows: 1 + ln(L).
   kEmbedding,   // Normal, mean 0, deviation 0.02.
   kNullIndex,   // int64 scalar buffer: the categorical cardinality.
+  kLogStd,      // `gain` everywhere: log standard deviations.
 };
 
 struct ParameterInfo {
   std::string name;            // Upstream's state-dict name.
   std::vector<int64_t> shape;  // Empty for a scalar.
   ParameterKind kind = ParameterKind::kZero;
-  double gain = 0;  // Of an orthogonal matrix.
+  double gain = 0;  // Of an orthogonal matrix; value of a log deviation.
 };
 
 // Every state-dict entry of the network of `spec`, in upstream's order.

@@ -52,8 +52,11 @@ ForwardOutput Forward(const ActingPolicy& policy, const ForwardInputs& inputs) {
   const at::Tensor masks =
       CheckMasks(policy, inputs.action_masks, batch, steps);
   CheckInputValues(spec, observations, categorical, inputs.state);
-  const HeadLevel& first = layout.levels()[0];
-  CheckNotEmpty(spec, first, layout.MaskBlock(first, masks).sum(-1), steps, {});
+  if (!layout.levels().empty()) {
+    const HeadLevel& first = layout.levels()[0];
+    CheckNotEmpty(spec, first, layout.MaskBlock(first, masks).sum(-1), steps,
+                  {});
+  }
 
   const TrunkOutput trunk =
       Trunk(*policy.weights, observations, categorical, inputs.state);
@@ -67,6 +70,11 @@ ForwardOutput Forward(const ActingPolicy& policy, const ForwardInputs& inputs) {
   ForwardOutput output;
   output.logits = numbers(at::where(masks, heads.logits, kMaskedLogit),
                           {batch, steps, layout.width()});
+  if (heads.means.defined()) {
+    CheckGaussian(spec, layout, heads.means, policy.weights->log_std);
+    output.means =
+        numbers(heads.means, {batch, steps, layout.continuous_width()});
+  }
   output.values = numbers(heads.values, {batch, steps});
   if (!spec.q_head.empty()) {
     output.q_values =

@@ -25,6 +25,9 @@ struct ForwardOutput {
   // float32 [B, T, A], packed in storage order: kMaskedLogit where a choice is
   // not allowed; before any floor, and whatever a driver would choose.
   BehaviourTensor logits;
+  // float32 [B, T, C]: means of the Gaussian heads, whatever a driver would
+  // choose; undefined without one.
+  BehaviourTensor means;
   BehaviourTensor values;  // float32 [B, T]: V(s).
   // float32 [B, T, choices]: Q of every choice of the head that Q takes;
   // undefined if the network has none.

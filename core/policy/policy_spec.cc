@@ -1,6 +1,7 @@
 #include "core/policy/policy_spec.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -34,12 +35,50 @@ bool IsName(const std::string& name) {
   });
 }
 
+// What only one kind of head has.
+absl::Status ValidateKind(const std::string& field, const HeadSpec& head) {
+  const HeadSpec none;
+  if (head.kind == HeadKind::kCategorical) {
+    if (head.initial_log_std == none.initial_log_std && head.low.empty() &&
+        head.high.empty()) {
+      return absl::OkStatus();
+    }
+    return Invalid(field,
+                   "initial_log_std, low and high are for Gaussian heads");
+  }
+  if (head.placeholder.has_value() || head.conditional_mask ||
+      head.idle_choice != none.idle_choice || head.floor != none.floor) {
+    return Invalid(field,
+                   "a Gaussian head has no placeholder, conditional mask, idle "
+                   "choice or floor");
+  }
+  if (!(head.initial_log_std >= -5 && head.initial_log_std <= 2)) {
+    return Invalid(field, "initial_log_std must be in [-5, 2]");
+  }
+  if (head.low.size() != head.high.size() ||
+      (!head.low.empty() &&
+       static_cast<int64_t>(head.low.size()) != head.size)) {
+    return Invalid(field, "low and high must be none or one per dimension");
+  }
+  for (size_t i = 0; i < head.low.size(); ++i) {
+    if (std::isfinite(head.low[i]) && std::isfinite(head.high[i]) &&
+        head.low[i] < head.high[i]) {
+      continue;
+    }
+    return Invalid(field, "low and high must be finite and low below high");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ValidateHead(const PolicySpec& spec, const HeadSpec& head) {
   const std::string field = absl::StrCat("heads.", head.name);
   if (!InRange(head.size, 1, kMaxWidth)) return Invalid(field, "size below 1");
+  if (absl::Status status = ValidateKind(field, head); !status.ok()) {
+    return status;
+  }
   if (!head.labels.empty() &&
       static_cast<int64_t>(head.labels.size()) != head.size) {
-    return Invalid(field, "labels must be none or one per choice");
+    return Invalid(field, "labels must be none or one per choice or dimension");
   }
   for (const int64_t width : head.hidden) {
     if (!InRange(width, 1, kMaxWidth)) {
@@ -74,6 +113,10 @@ absl::Status ValidateHead(const PolicySpec& spec, const HeadSpec& head) {
   const int64_t driver = spec.HeadIndex(head.driver);
   if (driver < 0) {
     return Invalid(field, absl::StrCat("unknown driver ", head.driver));
+  }
+  if (spec.heads[driver].kind != HeadKind::kCategorical) {
+    return Invalid(
+        field, absl::StrCat("the driver ", head.driver, " is not categorical"));
   }
   std::set<int64_t> choices;
   for (const int64_t choice : head.relevant_when) {
@@ -136,6 +179,12 @@ absl::Status ValidateInputs(const PolicySpec& spec) {
   return absl::OkStatus();
 }
 
+int64_t SizesOf(const std::vector<HeadSpec>& heads, HeadKind kind) {
+  int64_t sizes = 0;
+  for (const HeadSpec& head : heads) sizes += head.kind == kind ? head.size : 0;
+  return sizes;
+}
+
 }  // namespace
 
 const char* FloorModeName(FloorMode mode) {
@@ -152,6 +201,10 @@ const char* FloorModeName(FloorMode mode) {
   return "none";
 }
 
+const char* HeadKindName(HeadKind kind) {
+  return kind == HeadKind::kGaussian ? "gaussian" : "categorical";
+}
+
 bool ObservationField::operator==(const ObservationField& other) const {
   return name == other.name && width == other.width;
 }
@@ -162,13 +215,15 @@ bool CategoricalInput::operator==(const CategoricalInput& other) const {
 }
 
 bool HeadSpec::operator==(const HeadSpec& other) const {
-  return name == other.name && size == other.size && labels == other.labels &&
-         hidden == other.hidden && final_gain == other.final_gain &&
-         driver == other.driver && relevant_when == other.relevant_when &&
+  return name == other.name && kind == other.kind && size == other.size &&
+         labels == other.labels && hidden == other.hidden &&
+         final_gain == other.final_gain && driver == other.driver &&
+         relevant_when == other.relevant_when &&
          placeholder == other.placeholder &&
          conditional_mask == other.conditional_mask &&
          idle_choice == other.idle_choice && floor == other.floor &&
-         entropy_coef == other.entropy_coef;
+         initial_log_std == other.initial_log_std && low == other.low &&
+         high == other.high && entropy_coef == other.entropy_coef;
 }
 
 bool PolicySpec::operator==(const PolicySpec& other) const {
@@ -225,6 +280,10 @@ absl::Status PolicySpec::Validate() const {
   if (!q_head.empty() && HeadIndex(q_head) < 0) {
     return Invalid("q_head", absl::StrCat("unknown head ", q_head));
   }
+  if (!q_head.empty() &&
+      heads[HeadIndex(q_head)].kind != HeadKind::kCategorical) {
+    return Invalid("q_head", absl::StrCat(q_head, " is not categorical"));
+  }
   if (!InRange(contribution_outputs, 0, kMaxWidth)) {
     return Invalid("contribution_outputs", "is out of range");
   }
@@ -242,9 +301,11 @@ int64_t PolicySpec::categorical_count() const {
 }
 
 int64_t PolicySpec::action_width() const {
-  int64_t width = 0;
-  for (const HeadSpec& head : heads) width += head.size;
-  return width;
+  return SizesOf(heads, HeadKind::kCategorical);
+}
+
+int64_t PolicySpec::continuous_width() const {
+  return SizesOf(heads, HeadKind::kGaussian);
 }
 
 int64_t PolicySpec::HeadIndex(const std::string& head) const {
@@ -283,7 +344,8 @@ absl::StatusOr<FloorSettings> PolicySpec::FloorsFrom(
   settings.floors.assign(heads.size(), 0);
   for (const auto& [head, floor] : floors) {
     const int64_t k = HeadIndex(head);
-    if (k < 0 || !(floor >= 0 && floor < 1)) {
+    if (k < 0 || !(floor >= 0 && floor < 1) ||
+        (floor > 0 && heads[k].kind != HeadKind::kCategorical)) {
       ErrorDetail detail;
       detail.reason = "BAD_FLOOR";
       detail.field = head;
@@ -291,7 +353,8 @@ absl::StatusOr<FloorSettings> PolicySpec::FloorsFrom(
           absl::StatusCode::kInvalidArgument, detail,
           absl::StrCat(
               "A floor of ", floor, " for head ", head, ": ",
-              k < 0 ? "there is no such head." : "a floor must be in [0, 1)."));
+              k < 0 ? "there is no such head."
+                    : "a floor must be in [0, 1), and 0 for a Gaussian head."));
     }
     if (mode != FloorMode::kNone) settings.floors[k] = floor;
   }

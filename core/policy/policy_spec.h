@@ -48,11 +48,32 @@ struct CategoricalInput {
   bool operator==(const CategoricalInput& other) const;
 };
 
-// One categorical choice.
+// What a head gives.
+enum class HeadKind : uint8_t {
+  // One of `size` choices, masked.
+  kCategorical,
+  // `size` real numbers: a normal distribution with a diagonal covariance. Its
+  // mean comes from the network, its log standard deviation is a parameter of
+  // its own that no input moves, as is usual with PPO.
+  kGaussian,
+};
+const char* HeadKindName(HeadKind kind);  // "categorical", "gaussian".
+
+// One part of an action: a categorical choice or a Gaussian vector.
 struct HeadSpec {
+  // A head that always matters, of one hidden layer. `name` as in Validate.
+  static HeadSpec Categorical(const std::string& name, int64_t choices,
+                              int64_t hidden = 64);
+  // The same for real numbers. Its share of the entropy bonus is 0: the
+  // differential entropy has no upper bound, and a bonus only ever widens the
+  // distribution.
+  static HeadSpec Gaussian(const std::string& name, int64_t dimensions,
+                           int64_t hidden = 64);
+
   std::string name;
-  int64_t size = 0;                 // Choices, >= 1.
-  std::vector<std::string> labels;  // One per choice, or none.
+  HeadKind kind = HeadKind::kCategorical;
+  int64_t size = 0;                 // Choices or dimensions, >= 1.
+  std::vector<std::string> labels;  // One per choice or dimension, or none.
 
   // Network: hidden widths, then the output layer's orthogonal gain.
   std::vector<int64_t> hidden;
@@ -62,8 +83,10 @@ struct HeadSpec {
   std::string driver;
   // Driver choices under which this head matters.
   std::vector<int64_t> relevant_when;
+
+  // Categorical heads only; defaults for Gaussian ones.
   // What the head holds when it does not matter; absent: the first entry that
-  // its mask allows, or 0 if there is none.
+  // its mask allows, or 0 if there is none. (A Gaussian head holds zeros.)
   std::optional<int64_t> placeholder;
   // Its mask depends on the driver's choice: an input [driver size, size].
   bool conditional_mask = false;
@@ -71,6 +94,14 @@ struct HeadSpec {
   int64_t idle_choice = -1;
 
   double floor = 0;  // Smallest probability of an allowed choice, [0, 1).
+
+  // Gaussian heads only; defaults for categorical ones.
+  double initial_log_std = 0;  // [-5, 2].
+  // What the environment takes in each dimension, for clients; empty: anything.
+  // Actions are neither squashed nor clipped: the environment clips, and the
+  // density is that of the unclipped action.
+  std::vector<double> low, high;
+
   double entropy_coef = 1;  // Multiplies the head's share of the entropy bonus.
 
   bool operator==(const HeadSpec& other) const;
@@ -132,11 +163,18 @@ struct PolicySpec {
   // slot, eight heads driven by the op. The options must be valid.
   static PolicySpec NetworkGrowing(const NetworkGrowingOptions& options = {});
 
+  // Vector observations and the given heads, sampled in order (drivers first);
+  // masks optional, no floors, one LSTM layer of 64. Validate it.
+  static PolicySpec Plain(int64_t observation_width,
+                          const std::vector<HeadSpec>& heads);
+
   // INVALID_ARGUMENT, naming the field: no head, duplicate or unknown names,
   // sizes below 1, placeholders or driver choices out of range, a sampling
   // order that is no order of the heads or puts a head before its driver, a
   // cycle of drivers, more than one conditional mask or one without a driver,
-  // floors outside [0, 1), a network width out of range.
+  // floors outside [0, 1), a network width out of range; a Gaussian head that
+  // drives another, is the Q head, or has what only choices can have; bounds
+  // that are not finite pairs of low < high.
   absl::Status Validate() const;
 
   // JSON with sorted keys. FromJson refuses unknown and missing fields and
@@ -150,7 +188,10 @@ struct PolicySpec {
   int64_t num_heads() const { return static_cast<int64_t>(heads.size()); }
   int64_t observation_width() const;  // D.
   int64_t categorical_count() const;  // 0 without a categorical input.
-  int64_t action_width() const;       // A, the sum of head sizes.
+  // A, the sum of the sizes of categorical heads: entries of a packed mask.
+  int64_t action_width() const;
+  // C, the sum of the sizes of Gaussian heads.
+  int64_t continuous_width() const;
   // Position in storage order; -1 if there is no such head.
   int64_t HeadIndex(const std::string& head) const;
   // Driver of head `k`; -1 if it has none.

@@ -31,6 +31,8 @@ class Reader {
     if (!json.is_object()) throw FieldError{path_, "is not an object"};
   }
 
+  bool Has(const std::string& key) const { return json_.contains(key); }
+
   const Json& Field(const std::string& key) {
     const auto it = json_.find(key);
     if (it == json_.end()) throw FieldError{Path(key), "is missing"};
@@ -104,7 +106,25 @@ Json Write(const CategoricalInput& input) {
           {"width", input.width}};
 }
 
+// A Gaussian head says so; a categorical one has no kind, as before there were
+// others, so that digests stay.
+Json WriteGaussian(const HeadSpec& head) {
+  return {{"name", head.name},
+          {"kind", HeadKindName(head.kind)},
+          {"size", head.size},
+          {"labels", head.labels},
+          {"hidden", head.hidden},
+          {"final_gain", head.final_gain},
+          {"driver", head.driver},
+          {"relevant_when", head.relevant_when},
+          {"initial_log_std", head.initial_log_std},
+          {"low", head.low},
+          {"high", head.high},
+          {"entropy_coef", head.entropy_coef}};
+}
+
 Json Write(const HeadSpec& head) {
+  if (head.kind == HeadKind::kGaussian) return WriteGaussian(head);
   return {{"name", head.name},
           {"size", head.size},
           {"labels", head.labels},
@@ -140,16 +160,35 @@ CategoricalInput ReadCategorical(const Json& json, const std::string& path) {
   return input;
 }
 
+HeadKind ReadKind(Reader& reader) {
+  if (!reader.Has("kind")) return HeadKind::kCategorical;
+  std::string name;
+  reader.Read("kind", name);
+  for (const HeadKind kind : {HeadKind::kCategorical, HeadKind::kGaussian}) {
+    if (name == HeadKindName(kind)) return kind;
+  }
+  throw FieldError{reader.Path("kind"), "is not categorical or gaussian"};
+}
+
 HeadSpec ReadHead(const Json& json, const std::string& path) {
   HeadSpec head;
   Reader reader(json, path);
   reader.Read("name", head.name);
+  head.kind = ReadKind(reader);
   reader.Read("size", head.size);
   reader.Read("labels", head.labels);
   reader.Read("hidden", head.hidden);
   reader.Read("final_gain", head.final_gain);
   reader.Read("driver", head.driver);
   reader.Read("relevant_when", head.relevant_when);
+  reader.Read("entropy_coef", head.entropy_coef);
+  if (head.kind == HeadKind::kGaussian) {
+    reader.Read("initial_log_std", head.initial_log_std);
+    reader.Read("low", head.low);
+    reader.Read("high", head.high);
+    reader.Finish();
+    return head;
+  }
   if (reader.Field("placeholder") != Json("first_allowed")) {
     int64_t placeholder = 0;
     reader.Read("placeholder", placeholder);
@@ -158,7 +197,6 @@ HeadSpec ReadHead(const Json& json, const std::string& path) {
   reader.Read("conditional_mask", head.conditional_mask);
   reader.Read("idle_choice", head.idle_choice);
   reader.Read("floor", head.floor);
-  reader.Read("entropy_coef", head.entropy_coef);
   reader.Finish();
   return head;
 }

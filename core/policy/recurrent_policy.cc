@@ -58,6 +58,8 @@ at::Tensor Initial(const ParameterInfo& info, const PolicySpec& spec,
           .fill_(1 + std::log(static_cast<double>(spec.lstm_layers)));
       return bias;
     }
+    case ParameterKind::kLogStd:
+      return at::full(info.shape, info.gain, at::kFloat);
     case ParameterKind::kZero:
       break;
   }

@@ -2,13 +2,13 @@
 
 #include <utility>
 
-#include "ATen/ops/cat.h"
 #include "ATen/ops/empty.h"
 #include "ATen/ops/ones.h"
 #include "ATen/ops/zeros.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/InferenceMode.h"
 #include "core/error.h"
+#include "core/policy/diagonal_gaussian.h"
 #include "core/policy/input_checks.h"
 #include "core/policy/masked_categorical.h"
 #include "core/policy/network_forward.h"
@@ -79,10 +79,11 @@ void CheckConditional(const HeadLayout& layout, const at::Tensor& mask,
 }
 
 // Packed noise [B, A] and the rows that must not use it; both undefined if no
-// row does.
+// row does. `normal`: that of Gaussian heads, [B, C], 0 in those rows.
 struct Drawn {
   at::Tensor noise;
   at::Tensor deterministic;
+  at::Tensor normal;
 };
 
 void CheckNoise(const Noise& noise, const HeadLayout& layout, int64_t batch) {
@@ -93,6 +94,10 @@ void CheckNoise(const Noise& noise, const HeadLayout& layout, int64_t batch) {
     if (tensor::FirstNonFinite(e) >= 0 || e.le(0).any().item<bool>()) {
       throw NonFiniteError::Input("noise");
     }
+    if (layout.gaussian_heads().empty()) return;
+    tensor::CheckTensor(given->normal, "normal noise", at::kFloat,
+                        {batch, layout.continuous_width()});
+    tensor::CheckFinite(given->normal, "normal noise");
   } else if (const auto* counter = std::get_if<CounterKeys>(&noise)) {
     const int64_t keys = static_cast<int64_t>(counter->keys.size());
     if (keys != batch) {
@@ -106,15 +111,27 @@ Drawn Draw(const Noise& noise, const HeadLayout& layout, int64_t batch) {
   Drawn drawn;
   if (const auto* given = std::get_if<GivenNoise>(&noise)) {
     drawn.noise = given->exponential;
+    drawn.normal = given->normal;
   } else if (const auto* source = std::get_if<GeneratorNoise>(&noise)) {
-    std::vector<at::Tensor> heads(layout.num_heads());
+    drawn.noise = at::ones({batch, layout.width()}, at::kFloat);
+    drawn.normal = at::zeros({batch, layout.continuous_width()}, at::kFloat);
     for (const int64_t k : layout.sampling_order()) {
-      heads[k] = at::empty({batch, layout.size(k)}, at::kFloat)
-                     .exponential_(1.0, source->generator);
+      if (layout.is_gaussian(k)) {
+        drawn.normal
+            .narrow(1, layout.continuous_offset(k), layout.dimensions(k))
+            .copy_(at::empty({batch, layout.dimensions(k)}, at::kFloat)
+                       .normal_(0, 1, source->generator));
+      } else {
+        drawn.noise.narrow(1, layout.offset(k), layout.size(k))
+            .copy_(at::empty({batch, layout.size(k)}, at::kFloat)
+                       .exponential_(1.0, source->generator));
+      }
     }
-    drawn.noise = at::cat(heads, 1);
   } else if (const auto* counter = std::get_if<CounterKeys>(&noise)) {
     drawn.noise = CounterNoise(counter->keys, layout);
+    if (!layout.gaussian_heads().empty()) {
+      drawn.normal = CounterNormals(counter->keys, layout);
+    }
     at::Tensor deterministic = at::zeros({batch}, at::kBool);
     bool any = false;
     for (int64_t row = 0; row < batch; ++row) {
@@ -138,10 +155,15 @@ BehaviourTensor Numbers(const at::Tensor& x, const ActingPolicy& policy) {
   return BehaviourTensor::FromRecorded(x, policy.origin);
 }
 
-// The head whose logits are reported: what Q takes, or the first sampled.
+// The head whose logits are reported: what Q takes, or the first sampled; -1
+// without categorical heads.
 int64_t ReportedHead(const PolicySpec& spec, const HeadLayout& layout) {
   const int64_t q = spec.HeadIndex(spec.q_head);
-  return q >= 0 ? q : layout.sampling_order()[0];
+  if (q >= 0) return q;
+  for (const int64_t k : layout.sampling_order()) {
+    if (!layout.is_gaussian(k)) return k;
+  }
+  return -1;
 }
 
 }  // namespace
@@ -209,6 +231,16 @@ ActionSample GetAction(const ActingPolicy& policy, const PolicyInputs& inputs,
                                          .contiguous(),
                                      origin);
     }
+  }
+  if (!layout.gaussian_heads().empty()) {
+    const at::Tensor& log_std = policy.weights->log_std;
+    CheckGaussian(spec, layout, heads.means, log_std);
+    const DiagonalGaussian values(layout, heads.means, log_std,
+                                  layout.Relevance(sample.actions));
+    sample.continuous_actions =
+        drawn.normal.defined() ? values.Sample(drawn.normal) : values.Mode();
+    log_probs.push_back(values.LogProb(sample.continuous_actions));
+    entropies.push_back(values.Entropy());
   }
   sample.log_probs = Numbers(layout.Gather(log_probs), origin);
   sample.entropies = Numbers(layout.Gather(entropies), origin);

@@ -36,11 +36,14 @@ struct PolicyInputs {
 };
 
 // Where the randomness of a call comes from.
-struct NoNoise {};  // The most likely choice of every head.
+struct NoNoise {};  // The most likely choice of every head, or its mean.
 struct GivenNoise {
   at::Tensor exponential;  // float32 [B, A], packed, > 0: draws of Exp(1).
+  // float32 [B, C]: standard normal draws; undefined without Gaussian heads.
+  at::Tensor normal = {};
 };
-// Exp(1) draws, a tensor [B, size] per head in sampling order.
+// Draws of Exp(1), or standard normal ones for a Gaussian head, a tensor
+// [B, size] per head in sampling order.
 struct GeneratorNoise {
   at::Generator generator;
 };
@@ -59,14 +62,19 @@ struct SampleOptions {
 // What acting gives: numbers that can be stored, and nothing to train on. All
 // tensors are inference tensors on the host.
 struct ActionSample {
-  at::Tensor actions;         // int64 [B, K], storage order.
+  at::Tensor actions;  // int64 [B, K], storage order; 0 for a Gaussian head.
+  // float32 [B, C]: values of the Gaussian heads in storage order, 0 for one
+  // that does not matter; undefined without Gaussian heads.
+  at::Tensor continuous_actions;
   BehaviourTensor log_probs;  // float32 [B, K]: of the actions, under the masks
-                              // and floors in force, nats; 0 for a head that
-                              // does not matter.
-  BehaviourTensor entropies;  // float32 [B, K]: normalised to [0, 1].
+                              // and floors in force, nats; a log density for a
+                              // Gaussian head; 0 for a head that does not
+                              // matter.
+  BehaviourTensor entropies;  // float32 [B, K]: normalised to [0, 1]; the
+                              // differential entropy of a Gaussian head, nats.
   BehaviourTensor values;  // float32 [B]: V(s), in the units V is trained in.
   // float32 [B, size] of the head whose choice Q takes (of the first sampled
-  // head if there is no Q): masked, before the floor.
+  // categorical head if there is no Q): masked, before the floor.
   BehaviourTensor driver_logits;
   BehaviourTensor q_values;   // float32 [B].
   RecurrentState next_state;  // float32 [L, B, H]: after the step.
@@ -87,8 +95,9 @@ struct ActingPolicy {
 };
 
 // Chooses an action for each row: heads in sampling order, each under the mask
-// that the choices before it leave, as argmax of p / e over Exp(1) noise e. The
-// generator is touched only by GeneratorNoise.
+// that the choices before it leave, as argmax of p / e over Exp(1) noise e;
+// Gaussian heads as mean + deviation * standard normal noise. The generator is
+// touched only by GeneratorNoise.
 //
 // Re-entrant. Runs in inference mode. Throws, in this order and before any
 // state could change:

@@ -161,6 +161,7 @@ PreparedBatch LearnerCore::Prepare(
   inputs.observations = snapshot->scaler.Apply(batch.observations);
   inputs.categorical = batch.categorical;
   inputs.actions = batch.actions;
+  inputs.continuous_actions = batch.continuous_actions;
   inputs.action_masks = batch.action_masks;
   inputs.state = {batch.initial_h, batch.initial_c};
   inputs.valid = batch.valid;

@@ -9,7 +9,7 @@ namespace esper::ppo {
 // on the host; B rows of T steps, K heads, S slots.
 struct EvaluationNumbers {
   at::Tensor log_probs;      // float32 [B, T, K], nats.
-  at::Tensor entropies;      // float32 [B, T, K], normalised to [0, 1].
+  at::Tensor entropies;      // float32 [B, T, K], as ActionSample's.
   at::Tensor values;         // float32 [B, T].
   at::Tensor q_values;       // float32 [B, T].
   at::Tensor contributions;  // float32 [B, T, S] or undefined.

@@ -187,9 +187,11 @@ HeadCoefficients ResolveHeads(const PpoOptions& options,
   for (const policy::HeadSpec& head : spec.heads) {
     coefficients.multipliers.push_back(
         find(options.entropy_multipliers, head.name, head.entropy_coef));
-    coefficients.floors.push_back(find(options.entropy_floors, head.name, 0));
+    const bool floored = head.kind == policy::HeadKind::kCategorical;
+    coefficients.floors.push_back(
+        floored ? find(options.entropy_floors, head.name, 0) : 0);
     coefficients.floor_coefs.push_back(
-        find(options.entropy_floor_coefs, head.name, 0));
+        floored ? find(options.entropy_floor_coefs, head.name, 0) : 0);
     any_floor = any_floor || coefficients.floors.back() > 0;
   }
   if (!any_floor) coefficients.floors.clear();

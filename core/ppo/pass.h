@@ -71,7 +71,8 @@ LossInputs BindInputs(const policy::ReferenceEvaluation& now,
 
 // Options by head name as lists in storage order. INVALID_ARGUMENT
 // (MALFORMED_REQUEST), thrown, for a head that the specification lacks among
-// the multipliers; floors of heads that it lacks are ignored.
+// the multipliers; floors of heads that it lacks are ignored, and so are those
+// of Gaussian heads, whose entropy has no scale that a floor could be set on.
 struct HeadCoefficients {
   std::vector<double> multipliers, floors, floor_coefs;
 };

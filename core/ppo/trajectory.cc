@@ -96,6 +96,7 @@ TrajectoryBatch PadTrajectories(absl::Span<const Trajectory> trajectories,
   batch.categorical = stack(&Trajectory::categorical);
   batch.action_masks = stack(&Trajectory::action_masks);
   batch.actions = stack(&Trajectory::actions);
+  batch.continuous_actions = stack(&Trajectory::continuous_actions);
   batch.behaviour_log_probs = stack(&Trajectory::behaviour_log_probs);
   if (driver >= 0) {
     batch.effective_choices =

@@ -21,8 +21,8 @@ enum class EpisodeEnd : uint8_t {
 // One recorded episode of T >= 1 steps, as it was acted. Immutable by
 // convention: its tensors are never written to, and are detached, contiguous
 // host tensors. D is the observation width, S the width of the categorical
-// input, K the number of heads and A the sum of their sizes, both in storage
-// order.
+// input, K the number of heads, A the sum of the sizes of categorical heads and
+// C that of Gaussian ones, all in storage order.
 struct Trajectory {
   std::string episode;      // Names the episode in errors; may be empty.
   std::string spec_digest;  // PolicySpec::Digest() it was recorded under.
@@ -32,8 +32,11 @@ struct Trajectory {
   // bool [T, A]: packed masks. Where a head has a conditional mask this is the
   // row in force for the driver action taken.
   at::Tensor action_masks;
-  at::Tensor actions;  // int64 [T, K].
-  // float32 [T, K]: log-probability of each action when it was taken, nats.
+  at::Tensor actions;  // int64 [T, K]; 0 for a Gaussian head.
+  // float32 [T, C]: values of the Gaussian heads; undefined without one.
+  at::Tensor continuous_actions;
+  // float32 [T, K]: log-probability (of a Gaussian head: log density) of each
+  // action when it was taken, nats.
   at::Tensor behaviour_log_probs;
   at::Tensor values;   // float32 [T]: V(s) of the acting version, its units.
   at::Tensor rewards;  // float32 [T]: raw.
@@ -71,6 +74,7 @@ struct TrajectoryBatch {
   at::Tensor categorical;           // int64 [B, T, S] or undefined.
   at::Tensor action_masks;          // bool [B, T, A].
   at::Tensor actions;               // int64 [B, T, K].
+  at::Tensor continuous_actions;    // float32 [B, T, C] or undefined.
   at::Tensor behaviour_log_probs;   // float32 [B, T, K].
   at::Tensor effective_choices;     // int64 [B, T]; undefined: no driver.
   at::Tensor forced;                // bool [B, T].

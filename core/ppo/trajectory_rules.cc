@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/error.h"
+#include "core/policy/diagonal_gaussian.h"
 #include "core/tensor/checks.h"
 
 namespace esper::ppo {
@@ -165,6 +166,14 @@ void TrajectoryRules::CheckShapes(const Trajectory& trajectory,
   CheckTensor(t.action_masks, "action_masks", at::kBool,
               {steps, layout_.width()});
   CheckTensor(t.actions, "actions", at::kLong, {steps, heads});
+  if (layout_.continuous_width() > 0) {
+    CheckTensor(t.continuous_actions, "continuous_actions", at::kFloat,
+                {steps, layout_.continuous_width()});
+  } else if (t.continuous_actions.defined()) {
+    throw ShapeError("continuous_actions",
+                     "absent: the policy has no Gaussian head",
+                     tensor::Describe(t.continuous_actions));
+  }
   CheckTensor(t.behaviour_log_probs, "behaviour_log_probs", at::kFloat,
               {steps, heads});
   CheckTensor(t.values, "values", at::kFloat, {steps});
@@ -199,6 +208,7 @@ void TrajectoryRules::CheckNumbers(const Trajectory& trajectory,
   CheckFinite(t.rewards, "rewards", row);
   CheckFinite(t.values, "values", row);
   CheckFinite(t.behaviour_log_probs, "behaviour_log_probs", row);
+  CheckFinite(t.continuous_actions, "continuous_actions", row);
   CheckFinite(t.contribution_targets, "contribution_targets", row);
   CheckFinite(t.initial_h, "initial_h", row, /*has_steps=*/false);
   CheckFinite(t.initial_c, "initial_c", row, /*has_steps=*/false);
@@ -227,66 +237,116 @@ void TrajectoryRules::CheckChoices(const Trajectory& trajectory,
                                    int64_t row) const {
   const int64_t steps = trajectory.length(), heads = layout_.num_heads();
   const int64_t* actions = trajectory.actions.const_data_ptr<int64_t>();
-  const bool* masks = trajectory.action_masks.const_data_ptr<bool>();
-  const float* log_probs =
-      trajectory.behaviour_log_probs.const_data_ptr<float>();
   for (int64_t t = 0; t < steps; ++t) {
     const int64_t* taken = actions + t * heads;
     for (int64_t k = 0; k < heads; ++k) {
-      if (taken[k] >= 0 && taken[k] < layout_.size(k)) continue;
+      // A Gaussian head has no choices; 0 stands for it.
+      const int64_t choices = layout_.is_gaussian(k) ? 1 : layout_.size(k);
+      if (taken[k] >= 0 && taken[k] < choices) continue;
       throw InvalidActionError(
           spec_.heads[k].name, row, t, taken[k],
-          absl::StrCat("is outside [0, ", layout_.size(k) - 1, "]"));
+          absl::StrCat("is outside [0, ", choices - 1, "]"));
     }
     for (int64_t k = 0; k < heads; ++k) {
-      const std::string& name = spec_.heads[k].name;
-      const bool* mask = masks + t * layout_.width() + layout_.offset(k);
-      const bool* first = std::find(mask, mask + layout_.size(k), true);
-      const bool empty = first == mask + layout_.size(k);
       const int64_t driver = layout_.driver(k);
       const bool used = driver < 0 || layout_.Relevant(k, taken[driver]);
-      const float log_prob = log_probs[t * heads + k];
-      if (used) {
-        if (empty) throw EmptyMaskError(name, row, t);
-        if (!mask[taken[k]]) {
-          throw InvalidActionError(name, row, t, taken[k],
-                                   "is disallowed by its mask");
-        }
+      if (layout_.is_gaussian(k)) {
+        CheckGaussian(trajectory, row, t, k, used);
       } else {
-        int64_t placeholder = layout_.placeholder(k);
-        if (placeholder < 0) placeholder = empty ? 0 : first - mask;
-        if (taken[k] != placeholder) {
-          throw InvalidActionError(
-              name, row, t, taken[k],
-              absl::StrCat("is not the placeholder ", placeholder,
-                           " of a head that the driver's choice does not use"));
-        }
+        CheckChoice(trajectory, row, t, k, used);
       }
-      if (log_prob > kLogProbSlack || log_prob < kSmallestLogProb ||
-          (!used && std::fabs(log_prob) > kLogProbSlack)) {
-        Refuse("BAD_BEHAVIOUR", name, row, t,
-               absl::StrCat("The behaviour log-probability ", log_prob,
-                            " of head ", name, " in row ", row, " at step ", t,
-                            used ? " is not in [-1000, 0]."
-                                 : " is not 0, though the driver's choice does "
-                                   "not use the head."),
-               "Send the log-probabilities that GetAction returned.");
-      }
+      CheckLogProb(trajectory, row, t, k, used);
     }
-    if (!trajectory.effective_choices.defined() || driver_ < 0) continue;
-    const int64_t effective =
-        trajectory.effective_choices.const_data_ptr<int64_t>()[t];
-    const policy::HeadSpec& head = spec_.heads[driver_];
-    if (effective != taken[driver_] && effective != head.idle_choice) {
-      throw InvalidActionError(
-          head.name, row, t, effective,
-          absl::StrCat("took effect, though ", taken[driver_],
-                       " was chosen: only that or the idle choice ",
-                       head.idle_choice, " can"));
-    }
-    if (effective < 0) {
-      throw InvalidActionError(head.name, row, t, effective, "is negative");
-    }
+    CheckEffective(trajectory, row, t);
+  }
+}
+
+void TrajectoryRules::CheckChoice(const Trajectory& trajectory, int64_t row,
+                                  int64_t t, int64_t k, bool used) const {
+  const std::string& name = spec_.heads[k].name;
+  const int64_t taken =
+      trajectory.actions.const_data_ptr<int64_t>()[t * layout_.num_heads() + k];
+  const bool* mask = trajectory.action_masks.const_data_ptr<bool>() +
+                     t * layout_.width() + layout_.offset(k);
+  const bool* first = std::find(mask, mask + layout_.size(k), true);
+  const bool empty = first == mask + layout_.size(k);
+  if (used) {
+    if (empty) throw EmptyMaskError(name, row, t);
+    if (mask[taken]) return;
+    throw InvalidActionError(name, row, t, taken, "is disallowed by its mask");
+  }
+  int64_t placeholder = layout_.placeholder(k);
+  if (placeholder < 0) placeholder = empty ? 0 : first - mask;
+  if (taken == placeholder) return;
+  throw InvalidActionError(
+      name, row, t, taken,
+      absl::StrCat("is not the placeholder ", placeholder,
+                   " of a head that the driver's choice does not use"));
+}
+
+void TrajectoryRules::CheckGaussian(const Trajectory& trajectory, int64_t row,
+                                    int64_t t, int64_t k, bool used) const {
+  if (used) return;
+  const float* values = trajectory.continuous_actions.const_data_ptr<float>() +
+                        t * layout_.continuous_width() +
+                        layout_.continuous_offset(k);
+  if (std::all_of(values, values + layout_.dimensions(k),
+                  [](float value) { return value == 0; })) {
+    return;
+  }
+  const std::string& name = spec_.heads[k].name;
+  Refuse(
+      "INVALID_ACTION", name, row, t,
+      absl::StrCat("The values of head ", name, " in row ", row, " at step ", t,
+                   " are not zeros, though the driver's choice does not "
+                   "use the head."),
+      "Send the continuous actions that GetAction returned.");
+}
+
+void TrajectoryRules::CheckLogProb(const Trajectory& trajectory, int64_t row,
+                                   int64_t t, int64_t k, bool used) const {
+  const float log_prob =
+      trajectory.behaviour_log_probs
+          .const_data_ptr<float>()[t * layout_.num_heads() + k];
+  const float dimensions =
+      layout_.is_gaussian(k) ? static_cast<float>(layout_.dimensions(k)) : 0;
+  // A density may be above 1, by as much as deviations may be below 1.
+  const float largest =
+      kLogProbSlack + dimensions * static_cast<float>(policy::kLogStdLimit);
+  const float smallest = kSmallestLogProb * std::max(dimensions, 1.0f);
+  if (used ? log_prob <= largest && log_prob >= smallest
+           : std::fabs(log_prob) <= kLogProbSlack) {
+    return;
+  }
+  const std::string& name = spec_.heads[k].name;
+  Refuse("BAD_BEHAVIOUR", name, row, t,
+         absl::StrCat("The behaviour log-probability ", log_prob, " of head ",
+                      name, " in row ", row, " at step ", t,
+                      used ? absl::StrCat(" is not in [", smallest, ", ",
+                                          largest - kLogProbSlack, "].")
+                           : " is not 0, though the driver's choice does "
+                             "not use the head."),
+         "Send the log-probabilities that GetAction returned.");
+}
+
+void TrajectoryRules::CheckEffective(const Trajectory& trajectory, int64_t row,
+                                     int64_t t) const {
+  if (!trajectory.effective_choices.defined() || driver_ < 0) return;
+  const int64_t effective =
+      trajectory.effective_choices.const_data_ptr<int64_t>()[t];
+  const int64_t taken =
+      trajectory.actions
+          .const_data_ptr<int64_t>()[t * layout_.num_heads() + driver_];
+  const policy::HeadSpec& head = spec_.heads[driver_];
+  if (effective != taken && effective != head.idle_choice) {
+    throw InvalidActionError(
+        head.name, row, t, effective,
+        absl::StrCat("took effect, though ", taken,
+                     " was chosen: only that or the idle choice ",
+                     head.idle_choice, " can"));
+  }
+  if (effective < 0) {
+    throw InvalidActionError(head.name, row, t, effective, "is negative");
   }
 }
 

@@ -25,14 +25,17 @@ class TrajectoryRules {
   //                      terminated with one other than 0;
   //   BUDGET_EXCEEDED    longer than max_length;
   //   BAD_SHAPE          shape or dtype of a tensor;
-  //   NONFINITE_INPUT    in observations, rewards, values, log-probs,
-  //                      contribution targets, initial state, bootstrap;
+  //   NONFINITE_INPUT    in observations, rewards, values, log-probs, actions
+  //                      of Gaussian heads, contribution targets, initial
+  //                      state, bootstrap;
   //   BAD_BLUEPRINT_INDEX  categorical input out of range;
   //   EMPTY_ACTION_MASK  nothing allowed for a head that the action uses;
   //   INVALID_ACTION     out of range, disallowed by its own mask, not the
-  //                      placeholder of a head it does not use, or an effective
-  //                      choice that is neither the action nor the idle one;
-  //   BAD_BEHAVIOUR      log-prob > 0, < -1000, or not 0 for an unused head;
+  //                      placeholder (zeros for a Gaussian head) of a head it
+  //                      does not use, or an effective choice that is neither
+  //                      the action nor the idle one;
+  //   BAD_BEHAVIOUR      log-prob > 0, < -1000, or not 0 for an unused head; of
+  //                      a Gaussian head > 20 or < -1000 per dimension;
   //   UNKNOWN_VERSION    a version below 1.
   absl::Status Validate(const Trajectory& trajectory, int64_t row) const;
 
@@ -52,6 +55,15 @@ class TrajectoryRules {
   void CheckShapes(const Trajectory& trajectory, int64_t row) const;
   void CheckNumbers(const Trajectory& trajectory, int64_t row) const;
   void CheckChoices(const Trajectory& trajectory, int64_t row) const;
+  // One step `t` of head `k`, whose action is in range.
+  void CheckChoice(const Trajectory& trajectory, int64_t row, int64_t t,
+                   int64_t k, bool used) const;
+  void CheckGaussian(const Trajectory& trajectory, int64_t row, int64_t t,
+                     int64_t k, bool used) const;
+  void CheckLogProb(const Trajectory& trajectory, int64_t row, int64_t t,
+                    int64_t k, bool used) const;
+  void CheckEffective(const Trajectory& trajectory, int64_t row,
+                      int64_t t) const;
 
   const policy::PolicySpec spec_;
   const policy::HeadLayout layout_;

@@ -61,7 +61,8 @@ MaskCodec::MaskCodec(const policy::PolicySpec& spec)
   for (int64_t k = 0; k < spec.num_heads(); ++k) {
     Head head;
     head.name = spec.heads[k].name;
-    head.size = spec.heads[k].size;
+    const bool masked = spec.heads[k].kind == policy::HeadKind::kCategorical;
+    head.size = masked ? spec.heads[k].size : 0;
     head.offset = width_;
     head.driver = spec.DriverOf(k);
     if (head.driver >= 0) {
@@ -79,6 +80,7 @@ MaskCodec::MaskCodec(const policy::PolicySpec& spec)
     bits_ += (driver_size_ - 1) * heads_[conditional_].size;
   }
   row_bytes_ = (bits_ + 7) / 8;
+  if (bits_ == 0) optional_ = true;
 }
 
 absl::StatusOr<ActionMasks> MaskCodec::Decode(const v1::Tensor& message,
@@ -164,6 +166,7 @@ std::string MaskCodec::FirstEmptyHead(const bool* heads,
                                       const bool* conditional) const {
   for (int64_t k = 0; k < heads_.size(); ++k) {
     const Head& head = heads_[k];
+    if (head.size == 0) continue;
     if (head.driver < 0) {
       if (!Any(heads + head.offset, head.size)) return head.name;
       continue;

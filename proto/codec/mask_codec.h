@@ -16,8 +16,9 @@ struct PolicySpec;
 
 namespace esper::codec {
 
-// Masks of N rows; true = allowed. A is the sum of head sizes in storage order,
-// O the number of driver actions, S the size of the conditional head.
+// Masks of N rows; true = allowed. A is the sum of the sizes of categorical
+// heads in storage order, O the number of driver actions, S the size of the
+// conditional head. Gaussian heads have no mask.
 struct ActionMasks {
   // bool [N, A]. The segment of the conditional head, which the wire does not
   // carry, holds the row of driver action 0 until `SelectConditional`.
@@ -66,7 +67,7 @@ class MaskCodec {
  private:
   struct Head {
     std::string name;
-    int64_t size = 0;
+    int64_t size = 0;                 // 0 for a Gaussian head.
     int64_t offset = 0;               // In `heads`.
     int64_t driver = -1;              // Its driver head; -1: none.
     std::vector<bool> relevant_when;  // [driver size].
@@ -81,9 +82,11 @@ class MaskCodec {
   std::vector<Head> heads_;   // Storage order.
   int64_t conditional_ = -1;  // Index of the conditional head; -1: none.
   int64_t driver_size_ = 0;   // O.
-  bool optional_ = false;     // An absent mask allows everything.
-  int64_t width_ = 0;         // A.
-  int64_t bits_ = 0;          // Bits of one row on the wire.
+  // An absent mask allows everything; so it does where there is nothing to
+  // mask.
+  bool optional_ = false;
+  int64_t width_ = 0;  // A.
+  int64_t bits_ = 0;   // Bits of one row on the wire.
   int64_t row_bytes_ = 0;
 };
 

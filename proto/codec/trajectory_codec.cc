@@ -137,6 +137,22 @@ absl::StatusOr<ppo::Trajectory> DecodeTrajectory(const v1::Trajectory& message,
   const v1::BehaviourNumbers& behaviour = message.behaviour();
   reader.Read(message.actions(), "actions", {steps, heads}, index,
               &result.actions);
+  if (spec.continuous_width() > 0) {
+    reader.Read(message.continuous_actions(), "continuous_actions",
+                {steps, spec.continuous_width()}, f32,
+                &result.continuous_actions);
+  } else if (!IsAbsent(message.continuous_actions())) {
+    ErrorDetail detail;
+    detail.reason = "BAD_SHAPE";
+    detail.field = detail.tensor = "continuous_actions";
+    detail.row = row;
+    detail.hint = "Leave the field unset.";
+    return MakeStatus(
+        absl::StatusCode::kInvalidArgument, detail,
+        absl::StrCat("The policy has no Gaussian head, but trajectory ", row,
+                     " has continuous_actions ",
+                     Describe(message.continuous_actions()), "."));
+  }
   reader.Read(behaviour.log_probs(), "behaviour.log_probs", {steps, heads}, f32,
               &result.behaviour_log_probs);
   reader.Read(behaviour.values(), "behaviour.values", {steps}, f32,

@@ -26,7 +26,7 @@ T OrDie(absl::StatusOr<T> value) {
 
 // Every choice allowed; nothing where the specification lets masks be absent.
 std::vector<uint8_t> AllowAll(const policy::PolicySpec& spec) {
-  if (spec.mask_optional) return {};
+  if (spec.mask_optional || spec.action_width() == 0) return {};
   client::MaskLayout layout;
   client::MaskRow row;
   const int64_t conditional = spec.ConditionalHead();
@@ -38,6 +38,7 @@ std::vector<uint8_t> AllowAll(const policy::PolicySpec& spec) {
   }
   for (int64_t k = 0; k < spec.num_heads(); ++k) {
     if (k == conditional) continue;
+    if (spec.heads[k].kind != policy::HeadKind::kCategorical) continue;
     layout.head_sizes.push_back(spec.heads[k].size);
     row.heads.emplace_back(spec.heads[k].size, true);
   }

@@ -47,6 +47,26 @@ TEST(TrajectoryRecorderTest, KeepsStepsAsTheyTravelled) {
   EXPECT_EQ(trajectory.bootstrap_value(), 0);
 }
 
+TEST(TrajectoryRecorderTest, KeepsContinuousActionsAsTheyCame) {
+  TrajectoryRecorder recorder;
+  ActionRow action;
+  action.actions = {0};
+  action.log_probs = {1.5f};
+  action.continuous = {0.25f, -3};
+  recorder.Add({{1}, {}, {}}, action, {});
+  action.continuous = {7, 0};
+  StepOutcome outcome;
+  outcome.effective_choice = 300;
+  recorder.Add({{1}, {}, {}}, action, outcome);
+  const v1::Trajectory trajectory =
+      recorder.Finish("digest", "key", v1::END_KIND_TERMINATED, 0);
+  EXPECT_THAT(
+      *UnpackTensor<float>(trajectory.continuous_actions(), {2, 2}, "c"),
+      ElementsAre(0.25f, -3, 7, 0));
+  EXPECT_THAT(*UnpackIntegers(trajectory.effective_choices(), {2}, "e"),
+              ElementsAre(0, 300));
+}
+
 TEST(TrajectoryRecorderTest, LeavesOutWhatNobodyMeasuredAndWidensLargeActions) {
   TrajectoryRecorder recorder;
   ActionRow action;
@@ -58,6 +78,7 @@ TEST(TrajectoryRecorderTest, LeavesOutWhatNobodyMeasuredAndWidensLargeActions) {
   EXPECT_FALSE(trajectory.has_contribution_targets());
   EXPECT_FALSE(trajectory.has_categorical());
   EXPECT_FALSE(trajectory.has_action_masks());
+  EXPECT_FALSE(trajectory.has_continuous_actions());
   EXPECT_EQ(DescribeTensor(trajectory.actions()), "int64 [1, 1]");
 }
 

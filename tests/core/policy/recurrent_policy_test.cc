@@ -71,6 +71,9 @@ TEST(RecurrentPolicyTest, InitialisesByItsRules) {
       case ParameterKind::kNullIndex:
         EXPECT_EQ(value.item<int64_t>(), 13);
         break;
+      case ParameterKind::kLogStd:
+        ADD_FAILURE() << info.name << " of a policy without Gaussian heads";
+        break;
     }
   }
 }

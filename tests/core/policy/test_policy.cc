@@ -46,7 +46,9 @@ at::Tensor TestPolicy::RandomMasks(int64_t rows) {
   bool* mask = masks.mutable_data_ptr<bool>();
   for (int64_t n = 0; n < rows; ++n) {
     for (int64_t k = 0; k < layout.num_heads(); ++k) {
-      const int64_t forced = *random++ % layout.size(k);
+      const int64_t drawn = *random++;
+      if (layout.is_gaussian(k)) continue;
+      const int64_t forced = drawn % layout.size(k);
       mask[n * layout.width() + layout.offset(k) + forced] = true;
     }
   }
@@ -105,6 +107,9 @@ TestPolicy::Step TestPolicy::SampleStep(int64_t batch) {
     inputs.categorical = step.categorical.unsqueeze(1);
   }
   inputs.actions = sample.actions.clone().unsqueeze(1);
+  if (sample.continuous_actions.defined()) {
+    inputs.continuous_actions = sample.continuous_actions.clone().unsqueeze(1);
+  }
   inputs.action_masks =
       MasksInForce(step.action_masks, step.conditional_mask, sample.actions)
           .unsqueeze(1);
@@ -126,7 +131,8 @@ BehaviourTensor TestPolicy::Recorded(const ActionSample& sample) const {
 
 std::pair<at::Tensor, EvaluationInputs> TestPolicy::Rollout(int64_t batch,
                                                             int64_t steps) {
-  std::vector<at::Tensor> log_probs, observations, categorical, actions, masks;
+  std::vector<at::Tensor> log_probs, observations, categorical, actions,
+      continuous, masks;
   EvaluationInputs inputs;
   inputs.state = RandomStep(batch).state;
   RecurrentState state = inputs.state;
@@ -141,12 +147,16 @@ std::pair<at::Tensor, EvaluationInputs> TestPolicy::Rollout(int64_t batch,
     observations.push_back(step.observations);
     if (step.categorical.defined()) categorical.push_back(step.categorical);
     actions.push_back(sample.actions.clone());
+    if (sample.continuous_actions.defined()) {
+      continuous.push_back(sample.continuous_actions.clone());
+    }
     masks.push_back(
         MasksInForce(step.action_masks, step.conditional_mask, sample.actions));
   }
   inputs.observations = at::stack(observations, 1);
   if (!categorical.empty()) inputs.categorical = at::stack(categorical, 1);
   inputs.actions = at::stack(actions, 1);
+  if (!continuous.empty()) inputs.continuous_actions = at::stack(continuous, 1);
   inputs.action_masks = at::stack(masks, 1);
   return {at::stack(log_probs, 1), std::move(inputs)};
 }

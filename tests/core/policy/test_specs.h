@@ -70,8 +70,48 @@ inline PolicySpec TwoDrivers() {
   return spec;
 }
 
-// The network-growing policy with 1, 3 and 9 slots and with two recurrent
-// layers, and two policies of other kinds.
+// Three real numbers, nothing else.
+inline PolicySpec PlainBox() {
+  HeadSpec force = HeadSpec::Gaussian("force", 3, /*hidden=*/8);
+  force.low = {-1, -1, 0};
+  force.high = {1, 1, 5};
+  PolicySpec spec = PolicySpec::Plain(4, {force});
+  spec.feature_dim = 16;
+  spec.hidden_dim = 16;
+  return spec;
+}
+
+// Choices and real numbers: Gaussian heads with a driver of each depth and
+// without one, between categorical heads in storage order.
+inline PolicySpec Hybrid() {
+  HeadSpec aim = HeadSpec::Gaussian("aim", 2, /*hidden=*/8);
+  aim.driver = "mode";
+  aim.relevant_when = {1, 2};
+  aim.initial_log_std = -0.5;
+  HeadSpec tool = PlainHead("tool", 4);
+  tool.driver = "mode";
+  tool.relevant_when = {0};
+  HeadSpec speed = HeadSpec::Gaussian("speed", 1);
+  speed.hidden = {};
+  HeadSpec grip = HeadSpec::Gaussian("grip", 5);
+  grip.driver = "tool";
+  grip.relevant_when = {0, 3};
+  grip.hidden = {8, 8};
+  PolicySpec spec =
+      PolicySpec::Plain(6, {aim, tool, speed, PlainHead("mode", 3), grip});
+  spec.name = "hybrid";
+  spec.feature_dim = 16;
+  spec.hidden_dim = 16;
+  spec.floor_mode = FloorMode::kMixture;
+  return spec;
+}
+
+inline std::vector<PolicySpec> GaussianTestSpecs() {
+  return {PlainBox(), Hybrid()};
+}
+
+// Those of categorical heads alone: the network-growing policy with 1, 3 and 9
+// slots and with two recurrent layers, and two policies of other kinds.
 inline std::vector<PolicySpec> AllTestSpecs() {
   return {SmallNetworkGrowing(1), SmallNetworkGrowing(3),
           SmallNetworkGrowing(9), SmallNetworkGrowing(2, /*layers=*/2),

@@ -66,8 +66,8 @@ at::Tensor Numbers(const policy::BehaviourTensor& numbers) {
 
 // What was seen and done at each step, all rows together.
 struct Steps {
-  std::vector<at::Tensor> observations, categorical, masks, actions, log_probs,
-      values;
+  std::vector<at::Tensor> observations, categorical, masks, actions, continuous,
+      log_probs, values;
 };
 
 }  // namespace
@@ -130,6 +130,7 @@ std::vector<Trajectory> Rollout(const PolicySpec& spec,
     inputs.action_masks = at::ones({rows, layout.width()}, at::kBool);
     if (options.random_masks) {
       for (int64_t k = 0; k < layout.num_heads(); ++k) {
+        if (layout.is_gaussian(k)) continue;
         inputs.action_masks
             .slice(1, layout.offset(k), layout.offset(k) + layout.size(k))
             .copy_(RandomMask(dice, rows, layout.size(k)));
@@ -167,6 +168,11 @@ std::vector<Trajectory> Rollout(const PolicySpec& spec,
     steps.categorical.push_back(inputs.categorical);
     steps.masks.push_back(inputs.action_masks);
     steps.actions.push_back(actions);
+    if (sample.continuous_actions.defined()) {
+      steps.continuous.push_back(
+          at::empty(sample.continuous_actions.sizes(), at::kFloat)
+              .copy_(sample.continuous_actions));
+    }
     steps.log_probs.push_back(Numbers(sample.log_probs));
     state = sample.next_state;
   }
@@ -183,6 +189,9 @@ std::vector<Trajectory> Rollout(const PolicySpec& spec,
     }
     row.action_masks = RowOf(steps.masks, b, n);
     row.actions = RowOf(steps.actions, b, n);
+    if (!steps.continuous.empty()) {
+      row.continuous_actions = RowOf(steps.continuous, b, n);
+    }
     row.behaviour_log_probs = RowOf(steps.log_probs, b, n);
     row.values = RowOf(steps.values, b, n);
     row.policy_versions = at::full({n}, snapshot.version, at::kLong);
@@ -190,6 +199,12 @@ std::vector<Trajectory> Rollout(const PolicySpec& spec,
     if (options.reward) {
       for (int64_t t = 0; t < n; ++t) {
         row.rewards[t].fill_(options.reward(b, t, row.actions[t]));
+      }
+    }
+    if (options.continuous_reward) {
+      for (int64_t t = 0; t < n; ++t) {
+        row.rewards[t].fill_(
+            options.continuous_reward(b, t, row.continuous_actions[t]));
       }
     }
     if (options.forced_share > 0) {

@@ -22,6 +22,10 @@ policy::PolicySpec BanditSpec(int64_t arms);
 using RewardFunction =
     std::function<float(int64_t row, int64_t step, const at::Tensor& actions)>;
 
+// The same for the values of Gaussian heads, float32 [C].
+using ContinuousReward =
+    std::function<float(int64_t row, int64_t step, const at::Tensor& values)>;
+
 struct RolloutOptions {
   std::vector<int64_t> lengths = {6};  // Steps of each row.
   uint64_t seed = 1;
@@ -29,8 +33,9 @@ struct RolloutOptions {
   double forced_share = 0.0;  // Of steps marked as forced.
   bool contributions = false;
   bool initial_states = false;
-  // Absent: rewards drawn at random.
+  // Both absent: rewards drawn at random.
   RewardFunction reward;
+  ContinuousReward continuous_reward;
 };
 
 // Episodes acted by a published policy in a random environment: rows end

@@ -121,6 +121,39 @@ TEST(MaskCodecTest, AnAbsentMaskAllowsAllOnlyIfTheSpecificationSaysSo) {
               Refused(kInvalid, "BAD_SHAPE"));
 }
 
+TEST(MaskCodecTest, GaussianHeadsHaveNoMask) {
+  policy::PolicySpec spec = TwoHeads();
+  spec.heads.insert(spec.heads.begin() + 1,
+                    policy::HeadSpec::Gaussian("middle", 7));
+  spec.sampling_order.push_back("middle");
+  ASSERT_OK(spec.Validate());
+  const MaskCodec codec(spec);
+  ASSERT_EQ(codec.row_bytes(), 1);
+  // left 101, right 01.
+  const auto masks = codec.Decode(Rows({"\x15"}), 1, "action_masks");
+  ASSERT_OK(masks);
+  EXPECT_TRUE(at::equal(
+      masks->heads, at::tensor({1, 0, 1, 0, 1}).to(at::kBool).view({1, 5})));
+  EXPECT_OK(codec.CheckNotEmpty(*masks));
+  v1::Tensor again;
+  codec.Encode(*masks, &again);
+  EXPECT_EQ(again.data(), "\x15");
+}
+
+TEST(MaskCodecTest, WithoutChoicesThereIsNothingToMiss) {
+  policy::PolicySpec spec =
+      policy::PolicySpec::Plain(4, {policy::HeadSpec::Gaussian("box", 3)});
+  spec.mask_optional = false;
+  const MaskCodec codec(spec);
+  EXPECT_EQ(codec.row_bytes(), 0);
+  for (const v1::Tensor& message : {v1::Tensor(), Rows({"", ""})}) {
+    const auto masks = codec.Decode(message, 2, "action_masks");
+    ASSERT_OK(masks);
+    EXPECT_EQ(masks->heads.sizes().vec(), (std::vector<int64_t>{2, 0}));
+    EXPECT_OK(codec.CheckNotEmpty(*masks));
+  }
+}
+
 class EmptyMaskTest : public ::testing::Test {
  protected:
   // Position of a head in the packed masks.

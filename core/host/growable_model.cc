@@ -137,30 +137,40 @@ at::Tensor GrowableModel::FusedForward(const at::Tensor& x,
   return ForwardWith(x, &overrides);
 }
 
-std::vector<slot::SlotView> GrowableModel::Resolve(
+struct GrowableModel::Stop {
+  int position;
+  bool training;
+  std::shared_ptr<const slot::ForwardPlan> plan;
+  slot::SlotView view;
+};
+
+std::vector<GrowableModel::Stop> GrowableModel::Stops(
     const AlphaOverrides* overrides) const {
-  std::vector<slot::SlotView> views(route_.size());
-  for (size_t i = 0; i < route_.size(); ++i) {
-    const slot::SeedSlot& slot = *route_[i].second;
+  std::vector<Stop> stops;
+  for (const auto& [position, slot] : route_) {
+    slot::SlotView view;
     if (overrides != nullptr) {
-      const auto found = overrides->find(slot.slot_id());
-      if (found != overrides->end()) views[i].alpha_override = found->second;
+      const auto found = overrides->find(slot->slot_id());
+      if (found != overrides->end()) view.alpha_override = found->second;
     }
-    views[i] = slot.Resolve(views[i]);
+    view = slot->Resolve(view);
+    std::shared_ptr<const slot::ForwardPlan> plan = slot->plan();
+    if (slot::PassesThrough(*plan, view)) continue;
+    stops.push_back(
+        {position, slot->is_training(), std::move(plan), std::move(view)});
   }
-  return views;
+  return stops;
 }
 
 at::Tensor GrowableModel::ForwardWith(const at::Tensor& x,
                                       const AlphaOverrides* overrides) const {
-  const std::vector<slot::SlotView> views = Resolve(overrides);
   at::Tensor features = x;
   int from = Host::kInput;
-  for (size_t i = 0; i < route_.size(); ++i) {
-    const auto& [position, slot] = route_[i];
-    features = host_->Run(from, position, features);
-    from = position;
-    features = slot->forward(features, views[i]);
+  for (const Stop& stop : Stops(overrides)) {
+    features = host_->Run(from, stop.position, features);
+    from = stop.position;
+    features =
+        slot::RunForwardPlan(*stop.plan, features, stop.view, stop.training);
   }
   return host_->Run(from, host_->output(), features);
 }
@@ -229,7 +239,11 @@ ParameterCounts GrowableModel::CountParameters() const {
   ParameterCounts counts;
   ElementCounter counter;
   counter.Add(HostParameters(), counts.host_owned, counts.host_trainable);
-  counter.Add(AllSlotParameters(), counts.seeds_owned, counts.seeds_trainable);
+  for (const auto& slot : slots_) {
+    const slot::ElementCounts seed = slot->CountElements();
+    counts.seeds_owned += seed.owned;
+    counts.seeds_trainable += seed.trainable;
+  }
   return counts;
 }
 

@@ -48,8 +48,9 @@ struct GrowableModelOptions {
 // Slots are submodules seed_slots.<id>, the host is the submodule host.
 //
 // Thread safety: in evaluation mode the forward functions may run on many
-// threads at once, also while the lifecycle of a slot moves on (each forward
-// sees every slot as it was when it got there). In training mode one thread.
+// threads at once, also while the lifecycle of a slot moves on: each forward
+// sees every slot as it was when the forward began. In training mode one
+// thread.
 class GrowableModel : public torch::nn::Module {
  public:
   // Makes a slot for every id, with channels, topology, device and dtype of the
@@ -108,10 +109,12 @@ class GrowableModel : public torch::nn::Module {
   GrowableModel(std::shared_ptr<Host> host,
                 std::vector<std::shared_ptr<slot::SeedSlot>> slots);
 
-  // How each slot of the route is to be seen: overrides, and the ForceAlpha
-  // scopes of the calling thread. Asked once, at the start of a forward, so
-  // that all slots agree whichever thread runs them.
-  std::vector<slot::SlotView> Resolve(const AlphaOverrides* overrides) const;
+  struct Stop;
+
+  // The slots at which a forward stops, as they are now and as the overrides
+  // and the ForceAlpha scopes of the calling thread make them look. Between
+  // stops the host runs as it would without slots.
+  std::vector<Stop> Stops(const AlphaOverrides* overrides) const;
   at::Tensor ForwardWith(const at::Tensor& x,
                          const AlphaOverrides* overrides) const;
   void CheckOverrides(const at::Tensor& x,

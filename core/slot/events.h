@@ -67,12 +67,24 @@ struct SeedAlgorithmChanged {
   double alpha = 0;
 };
 
+// Which decision of which search brought a change about. Carried along, never
+// read.
+struct MutationIdentity {
+  std::string proposal_id;
+  std::string verdict_id;
+  std::string mutation_id;
+  std::string rng_stream;
+  uint64_t rng_seed = 0;
+};
+
 // Something that happened to a slot.
 struct SlotEvent {
   int64_t env_id = -1;  // Filled in by the owner of the sink.
   std::string slot_id;
   std::string seed_id;
   std::string blueprint_id;
+  // Of the call that caused it, if that has one; never for a gate's verdict.
+  std::optional<MutationIdentity> identity;
   std::variant<SeedGerminated, SeedStageChanged, SeedGateEvaluated,
                SeedFossilized, SeedPruned, SeedAlgorithmChanged>
       payload;

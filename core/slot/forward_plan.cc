@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -137,18 +138,26 @@ bool SameStructure(const ForwardPlan& a, const ForwardPlan& b) {
   return a.stage == b.stage && a.algorithm == b.algorithm &&
          a.isolated == b.isolated && a.generation == b.generation &&
          a.seed == b.seed && a.gate == b.gate && a.frozen == b.frozen &&
-         a.straight_through() == b.straight_through();
+         a.straight_through() == b.straight_through() &&
+         a.alpha_buffer.is_same(b.alpha_buffer);
+}
+
+bool PassesThrough(const ForwardPlan& plan, const SlotView& view) {
+  CheckForcedSeed(plan, view);
+  if (!IsActiveStage(plan.stage)) return true;
+  return !at::GradMode::is_enabled() && IsOff(plan, view, IsCapturing());
 }
 
 at::Tensor RunForwardPlan(const ForwardPlan& plan, const at::Tensor& host,
                           const SlotView& view, bool training) {
-  CheckForcedSeed(plan, view);
-  if (!IsActiveStage(plan.stage)) return host;
+  if (PassesThrough(plan, view)) return host;
   const bool overridden =
       view.alpha_override.defined() || view.forced_alpha.has_value();
   const bool gradients = at::GradMode::is_enabled();
   const bool capturing = IsCapturing();
-  if (!gradients && IsOff(plan, view, capturing)) return host;
+  // The whole of the graph sees one and the same set of trainable parameters.
+  std::optional<absl::ReaderMutexLock> lock;
+  if (gradients) lock.emplace(plan.trainability.get());
 
   const at::Tensor input = SeedInput(plan, host);
   const at::Tensor seed = plan.seed->forward(input);

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/synchronization/mutex.h"
 #include "core/slot/alpha.h"
 #include "core/slot/gate_network.h"
 #include "core/slot/health_probe.h"
@@ -59,6 +60,9 @@ struct ForwardPlan {
   std::shared_ptr<const GateNetwork> gate;  // Null unless GATE.
   std::vector<at::Tensor> parameters;       // Of the seed alone.
   std::shared_ptr<HealthProbe> probe;
+  // Held shared by a forward pass that builds a graph through the networks, and
+  // exclusively by what changes `requires_grad` of their parameters.
+  std::shared_ptr<absl::Mutex> trainability;
   SteGuard ste_guard = SteGuard::kWarn;
   // Identity of the seed; changes with every germination in the slot.
   uint64_t generation = 0;
@@ -77,10 +81,15 @@ struct ForwardPlan {
 // Whether forwards of both plans run the same operators on the same networks.
 bool SameStructure(const ForwardPlan& a, const ForwardPlan& b);
 
+// Whether a forward pass of the calling thread leaves the features as they are:
+// no seed is active, or nothing of it can show and no gradient is wanted.
+// Throws Error (STALE_SEED) as RunForwardPlan does.
+bool PassesThrough(const ForwardPlan& plan, const SlotView& view);
+
 // Runs `host` through the slot. `training`: the slot's own mode.
 // host: floating [B, C, H, W] or [B, T, C]; returns the same shape, dtype and
 // device; grad to host, seed parameters and override. Returns `host` itself
-// where the plan has nothing to add. ShapeError for an override or a seed
+// where the plan passes it through. ShapeError for an override or a seed
 // output of another shape; GradientContractError (FROZEN_SEED) under
 // SteGuard::kThrow; Error (STALE_SEED) if the view forces the alpha of another
 // seed than the plan's. Under graph capture health is not looked at.

@@ -87,16 +87,21 @@ bool EnterStage(Seed& seed, SeedStage to, absl::Time now) {
 }
 
 void UpdateBlendOutFreeze(Seed& seed) {
-  if (seed.alpha.mode() == AlphaMode::kDown) {
+  const bool down = seed.alpha.mode() == AlphaMode::kDown;
+  std::vector<at::Tensor> changing;
+  if (down) {
     for (at::Tensor& parameter : SeedParameters(seed)) {
-      if (!parameter.requires_grad()) continue;
-      parameter.set_requires_grad(false);
-      seed.frozen.push_back(parameter);
+      if (parameter.requires_grad()) changing.push_back(std::move(parameter));
     }
-    return;
+  } else {
+    changing.swap(seed.frozen);
   }
-  for (at::Tensor& parameter : seed.frozen) parameter.set_requires_grad(true);
-  seed.frozen.clear();
+  if (changing.empty()) return;
+  absl::MutexLock lock(seed.trainability.get());
+  for (at::Tensor& parameter : changing) parameter.set_requires_grad(!down);
+  if (down) {
+    seed.frozen.insert(seed.frozen.end(), changing.begin(), changing.end());
+  }
 }
 
 bool ApplyPrune(Seed& seed, bool automatic, const std::string& reason,
@@ -230,6 +235,7 @@ std::shared_ptr<ForwardPlan> MakeForwardPlan(const Seed& seed,
   plan->gate = seed.gate;
   plan->parameters = seed.module->parameters();
   plan->probe = seed.probe;
+  plan->trainability = seed.trainability;
   plan->ste_guard = target.ste_guard;
   plan->alpha_buffer = target.alpha_buffer;
   plan->frozen = !seed.frozen.empty();

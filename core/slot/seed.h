@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "core/slot/alpha.h"
 #include "core/slot/blueprint.h"
@@ -66,6 +67,8 @@ struct Seed {
   std::shared_ptr<SeedModule> module;  // Null once pruned.
   std::shared_ptr<GateNetwork> gate;   // Non-null if and only if GATE and live.
   std::shared_ptr<HealthProbe> probe;
+  // See ForwardPlan.
+  std::shared_ptr<absl::Mutex> trainability = std::make_shared<absl::Mutex>();
   // Parameters that a downward ramp has frozen and its end will free.
   std::vector<at::Tensor> frozen;
 
@@ -82,7 +85,9 @@ std::vector<at::Tensor> SeedParameters(const Seed& seed);
 bool EnterStage(Seed& seed, SeedStage to, absl::Time now);
 
 // Freezes the trainable parameters while alpha moves down, and frees exactly
-// those when it no longer does. Idempotent.
+// those when it no longer does. Idempotent. Waits for forward passes that are
+// building a graph through the seed; backward passes are the caller's to keep
+// away.
 void UpdateBlendOutFreeze(Seed& seed);
 
 // Enters PRUNED: networks freed, alpha 0, isolation off, monitor cleared;

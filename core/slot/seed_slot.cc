@@ -1,7 +1,7 @@
 #include "core/slot/seed_slot.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/full.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/core/ScalarType.h>
 
@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "core/error.h"
 #include "core/slot/slot_id.h"
 
 namespace esper::slot {
@@ -20,9 +21,15 @@ absl::Status Empty(const std::string& slot_id) {
       absl::StrCat("Slot ", slot_id, " is empty."));
 }
 
-at::Tensor MakeAlphaBuffer(at::Device device) {
+std::string NotFloating(const std::string& slot_id, at::ScalarType dtype) {
+  return absl::StrCat("Slot ", slot_id, " needs a floating dtype, got ",
+                      c10::toString(dtype), ".");
+}
+
+at::Tensor MakeAlphaBuffer(at::Device device, double alpha) {
   const c10::InferenceMode normal(false);
-  return at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device));
+  return at::full({}, alpha,
+                  at::TensorOptions().dtype(at::kDouble).device(device));
 }
 
 std::shared_ptr<ForwardPlan> EmptyPlan(const std::string& slot_id) {
@@ -45,8 +52,7 @@ absl::StatusOr<std::shared_ptr<SeedSlot>> SeedSlot::Create(
   }
   if (!c10::isFloatingType(options.dtype)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("Slot ", options.slot_id, " needs a floating dtype, got ",
-                     c10::toString(options.dtype), "."));
+        NotFloating(options.slot_id, options.dtype));
   }
   return std::shared_ptr<SeedSlot>(new SeedSlot(options));
 }
@@ -54,7 +60,7 @@ absl::StatusOr<std::shared_ptr<SeedSlot>> SeedSlot::Create(
 SeedSlot::SeedSlot(const Options& options)
     : options_(options),
       force_alpha_claim_(std::make_shared<ForceAlphaClaim>()),
-      alpha_buffer_(MakeAlphaBuffer(options.device)),
+      alpha_buffer_(MakeAlphaBuffer(options.device, /*alpha=*/0)),
       plan_(EmptyPlan(options.slot_id)) {}
 
 at::Tensor SeedSlot::forward(const at::Tensor& host) const {
@@ -86,6 +92,43 @@ SlotView SeedSlot::Resolve(const SlotView& view) const {
   return resolved;
 }
 
+void SeedSlot::to(at::Device device, at::ScalarType dtype, bool non_blocking) {
+  CheckDtype(dtype);
+  Module::to(device, dtype, non_blocking);
+  Rehouse(device, dtype);
+}
+
+void SeedSlot::to(at::ScalarType dtype, bool non_blocking) {
+  CheckDtype(dtype);
+  Module::to(dtype, non_blocking);
+  Rehouse(options_.device, dtype);
+}
+
+void SeedSlot::to(at::Device device, bool non_blocking) {
+  Module::to(device, non_blocking);
+  Rehouse(device, options_.dtype);
+}
+
+void SeedSlot::CheckDtype(at::ScalarType dtype) const {
+  if (c10::isFloatingType(dtype)) return;
+  throw InvalidArgumentError({.reason = "BAD_SLOT_DTYPE", .field = slot_id()},
+                             NotFloating(slot_id(), dtype));
+}
+
+void SeedSlot::Rehouse(at::Device device, at::ScalarType dtype) {
+  absl::MutexLock lock(&mu_);
+  if (device != options_.device || dtype != options_.dtype) {
+    // Another buffer is another structure: graphs that were captured before
+    // point to parameters that are gone.
+    alpha_buffer_ = MakeAlphaBuffer(device, plan()->alpha_value);
+    if (seed_) seed_->probe->TakeOutputFinite();
+    monitor_.Clear();
+  }
+  options_.device = device;
+  options_.dtype = dtype;
+  PublishLocked();
+}
+
 std::shared_ptr<const ForwardPlan> SeedSlot::plan() const {
   return std::atomic_load(&plan_);
 }
@@ -115,6 +158,17 @@ std::vector<at::Tensor> SeedSlot::SeedParameters() const {
   absl::MutexLock lock(&mu_);
   if (!seed_) return {};
   return slot::SeedParameters(*seed_);
+}
+
+ElementCounts SeedSlot::CountElements() const {
+  absl::MutexLock lock(&mu_);
+  ElementCounts counts;
+  if (!seed_) return counts;
+  for (const at::Tensor& parameter : slot::SeedParameters(*seed_)) {
+    counts.owned += parameter.numel();
+    if (parameter.requires_grad()) counts.trainable += parameter.numel();
+  }
+  return counts;
 }
 
 absl::Status SeedSlot::RecordAccuracy(double accuracy) {

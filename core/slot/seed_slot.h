@@ -34,6 +34,12 @@ struct InteractionReadings {
   double downstream_alpha_sum = 0;
 };
 
+// Elements of a set of parameters: all, and those that require grad.
+struct ElementCounts {
+  int64_t owned = 0;
+  int64_t trainable = 0;
+};
+
 struct SlotCheckpoint;
 
 // A place in the host that can hold one seed. A thin shell: it runs the seed,
@@ -42,9 +48,12 @@ struct SlotCheckpoint;
 //
 // Thread safety: forward loads one immutable plan and touches nothing else of
 // the slot, so any number of forwards may run beside one lifecycle call; a
-// seed pruned meanwhile lives until they return. The other methods take the
-// slot's mutex. Module methods that change parameters or mode (train, to,
-// zero_grad) are the owner's, one thread at a time.
+// seed pruned meanwhile lives until they return. A call that starts or ends a
+// ramp down changes what the seed trains: it alone waits for the forwards that
+// are building a graph through that seed, so that each of them sees one state.
+// The other methods take the slot's mutex. Module methods that change
+// parameters or mode (train, to, zero_grad) and backward passes are the
+// owner's, one thread at a time, and not beside a lifecycle call.
 //
 // Alpha lives in two places. A plan's own tensor is never written again: an
 // autograd graph may have saved it, and a forward in flight may be reading it.
@@ -93,6 +102,15 @@ class SeedSlot : public torch::nn::Module {
     return force_alpha_claim_;
   }
 
+  // As torch::nn::Module::to; the slot's features have the new device and dtype
+  // from now on. Forgets a gradient sample that waits to be read, and makes
+  // captured graphs stale. InvalidArgumentError (BAD_SLOT_DTYPE), with nothing
+  // changed, for a dtype that is not floating.
+  void to(at::Device device, at::ScalarType dtype,
+          bool non_blocking = false) override;
+  void to(at::ScalarType dtype, bool non_blocking = false) override;
+  void to(at::Device device, bool non_blocking = false) override;
+
   // The plan that forward would use now; never null.
   std::shared_ptr<const ForwardPlan> plan() const;
 
@@ -108,6 +126,8 @@ class SeedSlot : public torch::nn::Module {
 
   // Parameters of seed and gate, frozen ones included; empty without a seed.
   std::vector<at::Tensor> SeedParameters() const ABSL_LOCKS_EXCLUDED(mu_);
+  // How many elements they have. Safe beside lifecycle calls.
+  ElementCounts CountElements() const ABSL_LOCKS_EXCLUDED(mu_);
   // Changes whenever the set of parameters does. An optimiser made at another
   // generation must be rebuilt before it steps.
   uint64_t parameter_generation() const {
@@ -157,9 +177,14 @@ class SeedSlot : public torch::nn::Module {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PublishLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  const Options options_;
+  // Moves to `options_`: alpha and its buffer, and what else is kept there.
+  void Rehouse(at::Device device, at::ScalarType dtype)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  void CheckDtype(at::ScalarType dtype) const;
+
+  Options options_;
   const std::shared_ptr<ForceAlphaClaim> force_alpha_claim_;
-  const at::Tensor alpha_buffer_;  // Its value changes, under `mu_`.
+  at::Tensor alpha_buffer_;  // Its value changes, under `mu_`.
   std::atomic<uint64_t> parameter_generation_{0};
   std::shared_ptr<const ForwardPlan> plan_;  // By std::atomic_load / _store.
 

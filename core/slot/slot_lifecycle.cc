@@ -2,6 +2,7 @@
 
 #include <exception>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -33,6 +34,12 @@ absl::StatusOr<SlotLifecycle> SlotLifecycle::Create(const Options& options) {
         "A slot lifecycle needs a blueprint registry.");
   }
   return SlotLifecycle(options);
+}
+
+SlotLifecycle SlotLifecycle::WithIdentity(MutationIdentity identity) const {
+  SlotLifecycle marked = *this;
+  marked.identity_ = std::move(identity);
+  return marked;
 }
 
 absl::Time SlotLifecycle::Now() const {
@@ -115,10 +122,18 @@ LifecycleResult SlotLifecycle::Run(SeedSlot& slot, Decision decision,
     slot.CommitLocked(std::move(draft.seed));
     return drafted;
   }();
-  if (options_.events != nullptr) {
-    for (const SlotEvent& event : events) options_.events->OnEvent(event);
-  }
+  Deliver(std::move(events));
   return result;
+}
+
+void SlotLifecycle::Deliver(std::vector<SlotEvent> events) const {
+  if (options_.events == nullptr) return;
+  for (SlotEvent& event : events) {
+    if (!std::holds_alternative<SeedGateEvaluated>(event.payload)) {
+      event.identity = identity_;
+    }
+    options_.events->OnEvent(event);
+  }
 }
 
 LifecycleResult SlotLifecycle::TakeStep(SlotDraft& draft) {

@@ -122,6 +122,9 @@ class SlotLifecycle {
   LifecycleResult Prune(SeedSlot& slot, const std::string& reason,
                         const std::string& initiator = "policy") const;
 
+  // The same service, whose calls mark their events with `identity`.
+  SlotLifecycle WithIdentity(MutationIdentity identity) const;
+
   const Options& options() const { return options_; }
 
  private:
@@ -164,7 +167,10 @@ class SlotLifecycle {
                       const DecisionHash& request) const;
   absl::Time Now() const;
 
+  void Deliver(std::vector<SlotEvent> events) const;
+
   Options options_;
+  std::optional<MutationIdentity> identity_;
 };
 
 // Whether a prune for `reason` counts as automatic: governor_nan,

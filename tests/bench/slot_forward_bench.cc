@@ -1,6 +1,9 @@
 // What slots add to a forward pass of the digits host: nothing while they are
 // empty, and the seed with one blend once it is fossilised.
 
+#include <time.h>
+
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -27,6 +30,12 @@ void OrDie(const absl::Status& status) {
   if (status.ok()) return;
   spdlog::critical("{}", status.ToString());
   std::abort();
+}
+
+double ThreadSeconds() {
+  timespec now;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * now.tv_nsec;
 }
 
 std::shared_ptr<host::CnnHost> MakeHost() {
@@ -83,6 +92,64 @@ void BM_Forward_EmptySlots(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(model->Forward(x));
 }
 
+// A forward against that of the bare host, in turns, which cancels what the
+// machine does meanwhile: the median over pairs of the quotient of their times,
+// in CPU time of the thread.
+template <typename Forward>
+void CompareWithBare(benchmark::State& state, Forward forward) {
+  const auto bare = MakeHost();
+  c10::InferenceMode inference;
+  const at::Tensor x = at::randn({state.range(0), 1, 8, 8});
+  const auto time_bare = [&] {
+    const double begin = ThreadSeconds();
+    benchmark::DoNotOptimize(bare->Forward(x));
+    return ThreadSeconds() - begin;
+  };
+  const auto time_empty = [&] {
+    const double begin = ThreadSeconds();
+    benchmark::DoNotOptimize(forward(x));
+    return ThreadSeconds() - begin;
+  };
+  std::vector<double> ratios;
+  for (auto _ : state) {
+    const bool bare_first = ratios.size() % 2 == 0;
+    const double first = bare_first ? time_bare() : time_empty();
+    const double second = bare_first ? time_empty() : time_bare();
+    ratios.push_back(bare_first ? second / first : first / second);
+  }
+  const auto middle = ratios.begin() + ratios.size() / 2;
+  std::nth_element(ratios.begin(), middle, ratios.end());
+  state.counters["ratio"] = *middle;
+}
+
+void BM_Forward_EmptyOverBare(benchmark::State& state) {
+  const auto model = MakeModel();
+  CompareWithBare(state,
+                  [&](const at::Tensor& x) { return model->Forward(x); });
+}
+
+// What the model would cost if its host stopped at every slot, empty or not.
+void BM_Forward_StopsOverBare(benchmark::State& state) {
+  const auto model = MakeModel();
+  CompareWithBare(state, [&](const at::Tensor& x) {
+    at::Tensor features = x;
+    int from = host::Host::kInput;
+    for (const auto& [position, slot] : model->route()) {
+      features = model->host().Run(from, position, features);
+      features = slot->forward(features);
+      from = position;
+    }
+    return model->host().Run(from, model->host().output(), features);
+  });
+}
+
+// Two equal hosts: what the comparison itself makes of no difference.
+void BM_Forward_BareOverBare(benchmark::State& state) {
+  const auto other = MakeHost();
+  CompareWithBare(state,
+                  [&](const at::Tensor& x) { return other->Forward(x); });
+}
+
 void BM_Forward_OneFossilized(benchmark::State& state) {
   const auto model = MakeModel();
   Fossilize(*model->slots()[1]);
@@ -104,6 +171,9 @@ void BM_Forward_SeedAlone(benchmark::State& state) {
 
 BENCHMARK(BM_Forward_BareHost)->ArgName("batch")->Arg(64)->Arg(144);
 BENCHMARK(BM_Forward_EmptySlots)->ArgName("batch")->Arg(64)->Arg(144);
+BENCHMARK(BM_Forward_EmptyOverBare)->ArgName("batch")->Arg(64)->Arg(144);
+BENCHMARK(BM_Forward_StopsOverBare)->ArgName("batch")->Arg(64)->Arg(144);
+BENCHMARK(BM_Forward_BareOverBare)->ArgName("batch")->Arg(64)->Arg(144);
 BENCHMARK(BM_Forward_OneFossilized)->ArgName("batch")->Arg(64)->Arg(144);
 BENCHMARK(BM_Forward_SeedAlone)->ArgName("batch")->Arg(64)->Arg(144);
 

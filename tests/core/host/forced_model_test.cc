@@ -18,6 +18,7 @@
 #include "core/slot/force_alpha.h"
 #include "core/slot/slot_lifecycle.h"
 #include "gtest/gtest.h"
+#include "tests/core/host/plain_host.h"
 #include "tests/core/slot/test_seeds.h"
 #include "tests/testing/status_matchers.h"
 
@@ -27,34 +28,11 @@ namespace {
 using ::esper::testing::GrowTo;
 using ::esper::testing::IsOk;
 using ::esper::testing::MakeLifecycle;
+using ::esper::testing::PlainHost;
 using ::esper::testing::Refused;
 using slot::ForceAlpha;
 using slot::ScopedForceAlpha;
 using slot::SeedStage;
-
-// Two slots between three identity layers; calls back before each layer.
-class PlainHost : public Host {
- public:
-  PlainHost() : Host(Specs(), {"r0c0", "r0c1"}) {}
-  slot::Topology topology() const override { return slot::Topology::kCnn; }
-
-  std::function<void(int from)> on_layer = [](int) {};
-
- private:
-  static std::vector<slot::InjectionSpec> Specs() {
-    std::vector<slot::InjectionSpec> specs(2);
-    for (int i = 0; i < 2; ++i) {
-      specs[i].slot_id = i == 0 ? "r0c0" : "r0c1";
-      specs[i].channels = 4;
-      specs[i].order = i;
-    }
-    return specs;
-  }
-  at::Tensor RunChecked(int from, int, const at::Tensor& x) const override {
-    on_layer(from);
-    return x.clone();
-  }
-};
 
 class ForcedModelTest : public ::testing::Test {
  protected:

@@ -4,11 +4,16 @@
 # this machine, trains for a few minutes on real handwritten digits or on
 # another task, and writes a report.
 #
-#   deploy/quickstart.sh [--minutes N] [--task TASK] [--resume] [--run_dir DIR]
+#   deploy/quickstart.sh [--minutes N] [--task TASK] [--config FILE] [--resume]
+#                        [--run_dir DIR]
 #
 #   --task TASK    digits (default); text, or text:PATH for a file or folder of
 #                  your own; cifar10:DIR or mnist:DIR, the folder of its files
 #   --minutes N    how long to train (default 3); set-up and build not counted
+#   --config FILE  configuration of server and coordinator, see
+#                  docs/configuration.md
+#   --profile NAME default, or upstream for the reference implementation's
+#                  behaviour
 #   --resume       continue the newest run (or --run_dir) from its checkpoint
 #   --run_dir DIR  where results go (default runs/<time>)
 #   --prebuilt DIR use the binaries below DIR; installs and builds nothing
@@ -27,6 +32,8 @@ run_dir=""
 bin=""
 task=""
 data=""
+config=""
+config_flags=()  # Of server and coordinator.
 trainer_flags=()
 usage() { sed -n '2,/^set -/{s/^# \{0,1\}//;/^set -/!p}' "$0"; }
 while [ $# -gt 0 ]; do
@@ -35,6 +42,12 @@ while [ $# -gt 0 ]; do
     --minutes=*) minutes="${1#*=}"; shift ;;
     --run_dir) run_dir="${2:?--run_dir needs a folder}"; shift 2 ;;
     --run_dir=*) run_dir="${1#*=}"; shift ;;
+    --config) config="${2:?--config needs a file}"; shift 2 ;;
+    --config=*) config="${1#*=}"; shift ;;
+    --profile)
+      config_flags+=("--profile=${2:?--profile needs a name}")
+      shift 2 ;;
+    --profile=*) config_flags+=("$1"); shift ;;
     --resume) resume=true; shift ;;
     --task) task="${2:?--task needs a name}"; shift 2 ;;
     --task=*) task="${1#*=}"; shift ;;
@@ -99,10 +112,19 @@ if [ -z "$data" ]; then
   data=data/digits.csv.gz
   python3 deploy/fetch_digits.py "$data"
 fi
-env_options=()  # The other tasks bring settings of their own.
-if [ "$task" = digits ]; then
-  env_options=(--env_options='{"samples_per_epoch": 512}')
+case "$config" in
+  "" | /*) ;;
+  *) config="$called_from/$config" ;;
+esac
+# A resumed run goes on with its own configuration.
+if $resume && [ -z "$config" ] && [ -s "$run_dir/config.json" ]; then
+  config="$run_dir/config.json"
 fi
+if [ -n "$config" ]; then config_flags+=("--config=$config"); fi
+preset=()  # The other tasks bring settings of their own.
+case "$task" in
+  digits | text) preset=("--preset=$task") ;;
+esac
 
 mkdir -p "$run_dir/checkpoints" "$run_dir/logs"
 printf '%s\n' "$task" "$data" >"$run_dir/task"
@@ -157,7 +179,7 @@ if $resume && compgen -G "$run_dir/checkpoints/*/manifest.json" >/dev/null; then
 fi
 start server "$bin"/server/esper_server --address=127.0.0.1:0 \
   --port_file="$run_dir/server.port" --checkpoint_dir="$run_dir/checkpoints" \
-  --reflection "${restore[@]}"
+  --reflection "${config_flags[@]}" "${restore[@]}"
 server=$!
 pids=("$server")
 server_port=$(wait_for_port "$run_dir/server.port" "$server" \
@@ -169,7 +191,8 @@ setsid setpriv --pdeathsig TERM "$bin"/client/trainer/esper_trainer \
   --policy_address="127.0.0.1:$server_port" --address=127.0.0.1:0 \
   --port_file="$run_dir/trainer.port" --run_dir="$run_dir" \
   --minutes="$minutes" --checkpoint_every=3 --workers=2 \
-  --task="$task" "${env_options[@]}" "${resume_flag[@]}" "${trainer_flags[@]}" \
+  "${preset[@]}" "${config_flags[@]}" --task="$task" "${resume_flag[@]}" \
+  "${trainer_flags[@]}" \
   2> >(tee -a "$run_dir/logs/trainer.log" >&2) &
 trainer=$!
 pids=("$trainer" "$server")

@@ -166,6 +166,15 @@ def summary_table(summary):
     return "<table>" + "".join(rows) + "</table>"
 
 
+def configuration(summary):
+    """The effective configuration, folded up."""
+    if not summary.get("config"):
+        return ""
+    text = html.escape(json.dumps(summary["config"], indent=2))
+    return (f"<details><summary>Configuration</summary><pre>{text}</pre>"
+            "</details>")
+
+
 def choose_timelines(timelines):
     """The newest episodes, newest first, then the oldest ones."""
     with_steps = [t for t in timelines if t["steps"]]
@@ -189,6 +198,7 @@ def report(run_dir):
         f"<style>{STYLE}</style></head><body>",
         f"<h1>Run {html.escape(run_dir.name)}</h1>",
         summary_table(summary),
+        configuration(summary),
     ]
     if updates:
         parts += ["<h2>Return over updates</h2>", plot_return(updates)]

@@ -17,8 +17,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "proto/config/training_config.h"
 #include "server/listen_address.h"
 #include "server/log_setup.h"
+#include "server/ppo_messages.h"
 #include "server/server.h"
 #include "server/version.h"
 #include "spdlog/spdlog.h"
@@ -31,8 +33,16 @@ ABSL_FLAG(bool, insecure, false,
 ABSL_FLAG(std::string, device, "auto", "auto, cpu or cuda:N.");
 ABSL_FLAG(std::string, policy_spec, "",
           "JSON file with the policy's specification. Empty: the policy that "
-          "grows networks, with the slots r0c0, r0c1 and r0c2.");
-ABSL_FLAG(uint64_t, init_seed, 0, "Seed of the initial weights.");
+          "grows networks, as the configuration's section policy says.");
+ABSL_FLAG(std::string, config, "",
+          "Configuration file, the same as esper_trainer's; its sections "
+          "learner and policy are read here.");
+ABSL_FLAG(std::string, profile, "", "default or upstream.");
+ABSL_FLAG(std::string, set, "",
+          "Assignments over the configuration, like "
+          "learner.popart=false,policy.hidden_dim=256.");
+ABSL_FLAG(std::string, init_seed, "",
+          "Seed of the initial weights: --set=policy.init_seed=SEED.");
 ABSL_FLAG(std::string, checkpoint_dir, "",
           "Folder of the checkpoints. Empty: they are refused.");
 ABSL_FLAG(std::string, restore, "",
@@ -83,8 +93,25 @@ absl::StatusOr<policy::PolicySpec> ReadSpec(const std::string& path) {
   return policy::PolicySpec::FromJson(text.str());
 }
 
+absl::StatusOr<v1::TrainingConfig> ConfigFromFlags() {
+  config::ConfigSources sources;
+  sources.file = absl::GetFlag(FLAGS_config);
+  sources.profile = absl::GetFlag(FLAGS_profile);
+  sources.assignments = config::SplitAssignments(absl::GetFlag(FLAGS_set));
+  if (const std::string seed = absl::GetFlag(FLAGS_init_seed); !seed.empty()) {
+    sources.assignments.push_back("policy.init_seed=" + seed);
+  }
+  return config::LoadConfig(sources);
+}
+
 absl::StatusOr<ServerOptions> OptionsFromFlags() {
   ServerOptions options;
+  const auto config = ConfigFromFlags();
+  if (!config.ok()) return config.status();
+  auto learner = DecodeLearnerConfig(config->learner(), config->profile());
+  if (!learner.ok()) return learner.status();
+  options.learner = *learner;
+  options.init_seed = config->policy().init_seed();
   options.address = absl::GetFlag(FLAGS_address);
   if (options.address.empty()) {
     return absl::InvalidArgumentError("--address must not be empty.");
@@ -92,18 +119,18 @@ absl::StatusOr<ServerOptions> OptionsFromFlags() {
   options.insecure = absl::GetFlag(FLAGS_insecure);
   options.reflection = absl::GetFlag(FLAGS_reflection);
   options.device = absl::GetFlag(FLAGS_device);
-  options.init_seed = absl::GetFlag(FLAGS_init_seed);
   options.checkpoint_dir = absl::GetFlag(FLAGS_checkpoint_dir);
   options.restore = absl::GetFlag(FLAGS_restore);
   options.inference.workers = absl::GetFlag(FLAGS_workers);
   options.inference.max_episodes = absl::GetFlag(FLAGS_max_episodes);
   options.inference.max_queued_calls = absl::GetFlag(FLAGS_max_queue);
   options.inference.episode_lease = absl::GetFlag(FLAGS_episode_lease);
-  if (!absl::GetFlag(FLAGS_policy_spec).empty()) {
-    auto spec = ReadSpec(absl::GetFlag(FLAGS_policy_spec));
-    if (!spec.ok()) return spec.status();
-    options.spec = *std::move(spec);
-  }
+  const std::string spec_file = absl::GetFlag(FLAGS_policy_spec);
+  auto spec = spec_file.empty()
+                  ? DecodePolicyConfig(config->policy(), config->profile())
+                  : ReadSpec(spec_file);
+  if (!spec.ok()) return spec.status();
+  options.spec = *std::move(spec);
   return options;
 }
 

@@ -11,8 +11,8 @@ PolicyStore::PolicyStore(policy::PolicySpec spec, const Options& options)
     : spec_(std::move(spec)), spec_digest_(spec_.Digest()), options_(options) {}
 
 absl::Status PolicyStore::Publish(const ppo::PolicySnapshot& snapshot) {
-  auto policy = policy::InferencePolicy::Create(spec_, snapshot.weights,
-                                                snapshot.version);
+  auto policy = policy::InferencePolicy::Create(
+      spec_, snapshot.weights, snapshot.version, {}, snapshot.floors);
   if (!policy.ok()) {
     return absl::InternalError(
         absl::StrCat("Version ", snapshot.version,

@@ -1,41 +1,25 @@
 #include "server/training_messages.h"
 
-#include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ATen/ops/tensor.h"
 #include "absl/strings/str_cat.h"
 #include "proto/codec/tensor_codec.h"
+#include "proto/config/field_rules.h"
+#include "server/ppo_messages.h"
 #include "server/refusal.h"
 
 namespace esper::server {
 namespace {
 
-// What a coefficient may be.
-enum class Range { kPositive, kNonNegative, kUnit };
-
 absl::Status OutOfRange(const std::string& field, double value,
                         const std::string& range) {
   return Refuse("MALFORMED_REQUEST", field,
                 absl::StrCat(field, " must be ", range, ", got ", value, "."),
-                "Leave it unset for the server's default.");
-}
-
-absl::Status CheckRange(const std::string& field, double value, Range range) {
-  switch (range) {
-    case Range::kPositive:
-      if (std::isfinite(value) && value > 0) return absl::OkStatus();
-      return OutOfRange(field, value, "finite and above 0");
-    case Range::kNonNegative:
-      if (std::isfinite(value) && value >= 0) return absl::OkStatus();
-      return OutOfRange(field, value, "finite and not negative");
-    case Range::kUnit:
-      if (value > 0 && value <= 1) return absl::OkStatus();
-      return OutOfRange(field, value, "above 0 and at most 1");
-  }
-  return absl::InternalError("range");
+                "Send the totals that the server answered with, merged.");
 }
 
 void EncodeDoubles(const std::vector<double>& values, v1::Tensor* message) {
@@ -86,9 +70,9 @@ absl::StatusOr<ppo::BatchTotals> DecodeTotals(const v1::BatchTotals& message,
            Field{"totals.advantage_std", message.advantage_std(),
                  &totals.advantage_std},
        }) {
-    absl::Status status =
-        CheckRange(field.name, field.value, Range::kNonNegative);
-    if (!status.ok()) return status;
+    if (!std::isfinite(field.value) || field.value < 0) {
+      return OutOfRange(field.name, field.value, "finite and not negative");
+    }
     *field.out = field.value;
   }
   if (!std::isfinite(message.advantage_mean())) {
@@ -121,36 +105,18 @@ absl::StatusOr<ppo::PpoOptions> DecodePpoOptions(
                   "Set the field ppo, or use EvaluateActions with a loss of "
                   "your own.");
   }
-  const v1::PpoLoss& loss = request.ppo();
-  ppo::PpoOptions options;
-  absl::Status status;
-  auto read = [&status](const char* name, bool present, double value,
-                        Range range, auto apply) {
-    if (!present || !status.ok()) return;
-    status = CheckRange(absl::StrCat("ppo.", name), value, range);
-    if (status.ok()) apply(value);
-  };
-  read("clip_ratio", loss.has_clip_ratio(), loss.clip_ratio(), Range::kPositive,
-       [&](double v) { options.clip_ratio = v; });
-  read("gamma", loss.has_gamma(), loss.gamma(), Range::kUnit,
-       [&](double v) { options.gamma = v; });
-  read("gae_lambda", loss.has_gae_lambda(), loss.gae_lambda(), Range::kUnit,
-       [&](double v) { options.gae_lambda = v; });
-  read("target_kl", loss.has_target_kl(), loss.target_kl(), Range::kPositive,
-       [&](double v) { options.target_kl = v; });
-  read("value_coef", loss.has_value_coef(), loss.value_coef(),
-       Range::kNonNegative, [&](double v) { options.value.target = v; });
-  read("entropy_coef", loss.has_entropy_coef(), loss.entropy_coef(),
-       Range::kNonNegative, [&](double v) {
-         options.entropy.fixed = v;
-         options.entropy.minimum = std::min(options.entropy.minimum, v);
-       });
-  read("contribution_coef", loss.has_contribution_coef(),
-       loss.contribution_coef(), Range::kNonNegative,
-       [&](double v) { options.contribution.coefficient = v; });
-  if (!status.ok()) return status;
+  if (!v1::Profile_IsValid(request.profile())) {
+    return Refuse(
+        "MALFORMED_REQUEST", "profile",
+        absl::StrCat("profile = ", request.profile(), " is no known profile."),
+        "Leave it unset for the default profile.");
+  }
+  auto decoded = DecodePpoLoss(request.ppo(), request.profile());
+  if (!decoded.ok()) return decoded.status();
+  ppo::PpoOptions options = *std::move(decoded);
   options.update_statistics = request.first_pass();
   options.totals_only = request.totals_only();
+  options.minibatch = request.minibatch();
   if (request.has_totals()) {
     auto totals = DecodeTotals(request.totals(), heads);
     if (!totals.ok()) return totals.status();
@@ -174,30 +140,32 @@ void EncodeReport(const ppo::ForwardBackwardReport& report,
   response->set_approx_kl(report.approx_kl);
   response->set_kl_stop(report.kl_stop);
   response->set_nonfinite_term(report.nonfinite_term);
+  response->set_rolled_back(report.rolled_back);
+  *response->mutable_anomalies() = {report.anomalies.begin(),
+                                    report.anomalies.end()};
   EncodeTotals(report.totals, response->mutable_totals());
-  v1::PpoLoss* effective = response->mutable_effective();
-  effective->set_clip_ratio(report.effective.clip_ratio);
-  effective->set_value_coef(report.effective.value_coef);
-  effective->set_entropy_coef(report.effective.entropy_coef);
-  effective->set_contribution_coef(report.effective.contribution_coef);
-  effective->set_gamma(options.gamma);
-  effective->set_gae_lambda(options.gae_lambda);
-  if (options.target_kl) effective->set_target_kl(*options.target_kl);
+  *response->mutable_effective() = EncodePpoLoss(options, report.effective);
+}
+
+void EncodeStep(const ppo::OptimStepReport& report,
+                v1::OptimStepResponse* response) {
+  response->set_stepped(report.stepped);
+  response->set_gradient_norm_before_clip(report.gradient_norm_before_clip);
+  response->set_weights_change_l2(report.weights_change_l2);
+  response->set_rolled_back(report.rolled_back);
+  *response->mutable_anomalies() = {report.anomalies.begin(),
+                                    report.anomalies.end()};
 }
 
 absl::StatusOr<ppo::OptimStepOptions> DecodeOptimStep(
     const v1::OptimStepRequest& request) {
+  absl::Status valid = config::CheckFields(request, "");
+  if (!valid.ok()) return valid;
   ppo::OptimStepOptions options;
   if (request.has_max_grad_norm()) {
-    absl::Status status =
-        CheckRange("max_grad_norm", request.max_grad_norm(), Range::kPositive);
-    if (!status.ok()) return status;
     options.max_grad_norm = request.max_grad_norm();
   }
   if (request.has_learning_rate()) {
-    absl::Status status =
-        CheckRange("learning_rate", request.learning_rate(), Range::kPositive);
-    if (!status.ok()) return status;
     options.learning_rate = request.learning_rate();
   }
   return options;

@@ -20,6 +20,9 @@ void EncodeReport(const ppo::ForwardBackwardReport& report,
                   const ppo::PpoOptions& options,
                   v1::ForwardBackwardResponse* response);
 
+void EncodeStep(const ppo::OptimStepReport& report,
+                v1::OptimStepResponse* response);
+
 // MALFORMED_REQUEST naming the field for a value outside its range.
 absl::StatusOr<ppo::OptimStepOptions> DecodeOptimStep(
     const v1::OptimStepRequest& request);

@@ -6,6 +6,7 @@
 #include "proto/codec/duration.h"
 #include "proto/codec/trajectory_codec.h"
 #include "server/grpc_status.h"
+#include "server/ppo_messages.h"
 #include "server/refusal.h"
 #include "server/training_messages.h"
 #include "spdlog/spdlog.h"
@@ -97,6 +98,7 @@ grpc::ServerUnaryReactor* TrainingService::AcquireLearner(
     learner_.policies().FillHeader(response->mutable_header());
     response->set_lease_token(grant->token);
     codec::SetDuration(grant->duration, response->mutable_lease());
+    *response->mutable_learner() = EncodeLearnerConfig(learner.config());
     return absl::OkStatus();
   });
 }
@@ -188,9 +190,7 @@ absl::Status TrainingService::DoOptimStep(ppo::Learner& learner,
   if (learner.has_gradient() || !request.publish()) {
     auto report = learner.OptimStep(*options);
     if (!report.ok()) return report.status();
-    response->set_stepped(report->stepped);
-    response->set_gradient_norm_before_clip(report->gradient_norm_before_clip);
-    response->set_weights_change_l2(report->weights_change_l2);
+    EncodeStep(*report, response);
     if (!report->stepped) {
       spdlog::warn("optimiser step skipped: {} is not finite",
                    report->nonfinite_tensor);

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/status.h"
+#include "client/trainer/split_mix.h"
 
 namespace esper::client {
 namespace {
@@ -20,11 +21,7 @@ constexpr uint64_t kIncarnationStride = 1000;
 }  // namespace
 
 uint64_t EpisodeSeed(uint64_t root_seed, uint64_t episode) {
-  // SplitMix64 at position `episode` of the stream that starts at the root.
-  uint64_t x = root_seed + (episode + 1) * 0x9E3779B97F4A7C15ull;
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
-  return x ^ (x >> 31);
+  return SplitMix64(root_seed, episode);
 }
 
 EpisodeScheduler::EpisodeScheduler(const Options& options)

@@ -17,6 +17,9 @@
 #include "client/trainer/coordinator_service.h"
 #include "client/trainer/trainer.h"
 #include "client/trainer/trainer_flags.h"
+#include "client/trainer/trainer_settings.h"
+#include "proto/config/config_schema.h"
+#include "proto/config/training_config.h"
 #include "spdlog/spdlog.h"
 
 ABSL_FLAG(std::string, policy_address, "127.0.0.1:50051",
@@ -32,7 +35,14 @@ ABSL_FLAG(std::string, port_file, "",
           "File that gets the port (the address of a Unix socket) once it "
           "listens; empty: none.");
 ABSL_FLAG(std::string, run_dir, "", "Folder of the run. Required.");
-ABSL_FLAG(bool, resume, false, "Continue the run that is in --run_dir.");
+ABSL_FLAG(
+    bool, resume, false,
+    "Continue the run that is in --run_dir, with its configuration unless "
+    "--config names another.");
+ABSL_FLAG(bool, dry_run, false,
+          "Checks the configuration, prints it as JSON, and exits.");
+ABSL_FLAG(bool, print_schema, false,
+          "Prints the JSON schema of configuration files, and exits.");
 ABSL_FLAG(std::string, log_level, "info",
           "trace, debug, info, warning, error, critical or off.");
 
@@ -43,7 +53,8 @@ namespace {
 constexpr absl::Duration kFarewell = absl::Seconds(5);
 
 absl::StatusOr<std::unique_ptr<PolicyLearner>> ConnectLearner(
-    const std::string& holder, const absl::Notification& stop) {
+    const std::string& holder, const v1::LearnerConfig& expected,
+    const absl::Notification& stop) {
   ConnectOptions connect;
   connect.address = absl::GetFlag(FLAGS_policy_address);
   connect.stop = &stop;
@@ -57,7 +68,7 @@ absl::StatusOr<std::unique_ptr<PolicyLearner>> ConnectLearner(
   return std::make_unique<PolicyLearner>(
       std::make_unique<PolicyClient>(*channel, retry),
       std::make_unique<TrainingClient>(*channel, training),
-      std::make_unique<AdminClient>(*channel, training), holder);
+      std::make_unique<AdminClient>(*channel, training), holder, expected);
 }
 
 void SayFarewell(const EpisodeScheduler& scheduler) {
@@ -77,20 +88,40 @@ std::string RunName(const std::string& run_dir) {
   return std::filesystem::weakly_canonical(run_dir).filename().string();
 }
 
+// The file that a run goes on with, if it is there.
+std::string SavedConfig(const std::string& run_dir) {
+  if (!absl::GetFlag(FLAGS_resume)) return "";
+  const std::string path =
+      (std::filesystem::path(run_dir) / "config.json").string();
+  return std::filesystem::exists(path) ? path : "";
+}
+
 absl::Status Run(StopSignal& signal) {
+  if (absl::GetFlag(FLAGS_print_schema)) {
+    std::puts(config::TrainingConfigSchema().dump(2).c_str());
+    return absl::OkStatus();
+  }
   const std::string run_dir = absl::GetFlag(FLAGS_run_dir);
-  if (run_dir.empty()) return absl::InvalidArgumentError("--run_dir is empty.");
-  auto settings = SettingsFromFlags();
+  const auto config =
+      config::LoadConfig(SourcesFromFlags(SavedConfig(run_dir)));
+  if (!config.ok()) return config.status();
+  auto settings = ToSettings(*config);
   if (!settings.ok()) return settings.status();
+  const config::Json json = config::ToJson(*config);
+  if (absl::GetFlag(FLAGS_dry_run)) {
+    std::puts(json.dump(2).c_str());
+    return absl::OkStatus();
+  }
+  if (run_dir.empty()) return absl::InvalidArgumentError("--run_dir is empty.");
   settings->service.policy_address = absl::GetFlag(FLAGS_worker_policy_address);
   if (settings->service.policy_address.empty()) {
     settings->service.policy_address = absl::GetFlag(FLAGS_policy_address);
   }
-  auto learner =
-      ConnectLearner("esper_trainer of " + FullPath(run_dir), signal.stopped());
+  auto learner = ConnectLearner("esper_trainer of " + FullPath(run_dir),
+                                config->learner(), signal.stopped());
   if (!learner.ok()) return learner.status();
-  auto directory = RunDirectory::Open(run_dir, absl::GetFlag(FLAGS_resume),
-                                      ToJson(*settings));
+  auto directory =
+      RunDirectory::Open(run_dir, absl::GetFlag(FLAGS_resume), json);
   if (!directory.ok()) return directory.status();
 
   settings->scheduler.run_name = RunName(run_dir);

@@ -1,18 +1,30 @@
 #include "client/trainer/policy_learner.h"
 
-#include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "client/status.h"
+#include "proto/config/json_message.h"
 #include "spdlog/spdlog.h"
 
 namespace esper::client {
 namespace {
 
-// Whether the server itself turned the call down, before doing anything.
-bool IsRefusal(const absl::Status& status) {
-  return ErrorDetailOf(status).has_value() &&
-         status.code() != absl::StatusCode::kInternal;
+// Names the first setting that is not as expected.
+absl::Status CheckSettings(const v1::LearnerConfig& expected,
+                           const v1::LearnerConfig& actual) {
+  const config::Json server = config::ToJson(actual);
+  const config::Json ours = config::ToJson(expected);
+  for (const auto& [name, value] : ours.items()) {
+    if (!server.contains(name) || server[name] == value) continue;
+    return absl::FailedPreconditionError(absl::StrCat(
+        "learner.", name, " is ", value.dump(),
+        " in this configuration, and the server runs with ",
+        server[name].dump(),
+        ". Start esper_server and esper_trainer with the same --config, "
+        "--profile and --set."));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -20,11 +32,12 @@ bool IsRefusal(const absl::Status& status) {
 PolicyLearner::PolicyLearner(std::unique_ptr<PolicyClient> policy,
                              std::unique_ptr<TrainingClient> training,
                              std::unique_ptr<AdminClient> admin,
-                             std::string holder)
+                             std::string holder, v1::LearnerConfig expected)
     : policy_(std::move(policy)),
       training_(std::move(training)),
       admin_(std::move(admin)),
-      holder_(std::move(holder)) {}
+      holder_(std::move(holder)),
+      expected_(std::move(expected)) {}
 
 absl::StatusOr<int64_t> PolicyLearner::Prepare(absl::Time now) {
   auto info = policy_->GetPolicy();
@@ -62,7 +75,7 @@ absl::Status PolicyLearner::TakeLease(absl::Time now) {
   lease_ = absl::Seconds(lease->lease().seconds()) +
            absl::Nanoseconds(lease->lease().nanos());
   renewed_ = now;
-  return absl::OkStatus();
+  return CheckSettings(expected_, lease->learner());
 }
 
 bool PolicyLearner::KeepLease(absl::Time now) {
@@ -85,62 +98,17 @@ bool PolicyLearner::RenewLease(absl::Time now) {
 absl::StatusOr<UpdateReport> PolicyLearner::Update(
     const std::vector<FinishedEpisode>& episodes,
     const UpdateOptions& options) {
-  v1::ForwardBackwardRequest request;
-  for (const FinishedEpisode& episode : episodes) {
-    *request.mutable_batch()->add_trajectories() = episode.trajectory;
-  }
-  *request.mutable_ppo() = options.loss;
-  UpdateReport report;
-  bool unpublished_steps = false;
+  PolicyUpdate update(*training_, options, version_);
   unfinished_update_of_ = version_;
-  for (int pass = 0; pass < options.passes; ++pass) {
-    request.set_first_pass(pass == 0);
-    auto gradient = training_->ForwardBackward(request);
-    if (!gradient.ok()) {
-      // A refused first pass has done nothing.
-      if (pass == 0 && IsRefusal(gradient.status())) unfinished_update_of_ = 0;
-      return gradient.status();
-    }
-    ++report.passes;
-    report.approx_kl = gradient->approx_kl();
-    if (pass == 0) {
-      report.transitions = gradient->transitions();
-      report.metrics = {gradient->metrics().begin(), gradient->metrics().end()};
-      if (gradient->has_ratio_check_max()) {
-        report.ratio_check_max = gradient->ratio_check_max();
-        report.ratio_check_mean = gradient->ratio_check_mean();
-      }
-    }
-    if (gradient->kl_stop()) {
-      report.kl_stopped = true;
-      break;
-    }
-    if (!gradient->nonfinite_term().empty()) {
-      spdlog::warn("pass {} was skipped: {} is not finite", pass + 1,
-                   gradient->nonfinite_term());
-      ++report.skipped_nonfinite;
-      continue;
-    }
-    v1::OptimStepRequest step;
-    step.set_publish(pass + 1 == options.passes);
-    if (options.max_grad_norm) step.set_max_grad_norm(*options.max_grad_norm);
-    if (options.learning_rate) step.set_learning_rate(*options.learning_rate);
-    auto stepped = training_->OptimStep(std::move(step));
-    if (!stepped.ok()) return stepped.status();
-    report.gradient_norm = stepped->gradient_norm_before_clip();
-    report.policy_version = stepped->header().policy_version();
-    report.published = stepped->published();
-    if (stepped->stepped()) {
-      ++report.optimizer_steps;
-      report.weights_change_l2 += stepped->weights_change_l2();
-      unpublished_steps = true;
-    } else {
-      ++report.skipped_nonfinite;
-    }
+  const absl::Status status = update.Run(episodes);
+  if (!status.ok()) {
+    if (!update.began()) unfinished_update_of_ = 0;
+    return status;
   }
-  if (unpublished_steps && !report.published) {
-    absl::Status status = Publish(report);
-    if (!status.ok()) return status;
+  UpdateReport report = update.report();
+  if (update.unpublished_steps()) {
+    absl::Status published = Publish(report);
+    if (!published.ok()) return published;
   }
   unfinished_update_of_ = 0;
   if (report.published) version_ = report.policy_version;

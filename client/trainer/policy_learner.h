@@ -2,9 +2,7 @@
 #define ESPER_CLIENT_TRAINER_POLICY_LEARNER_H_
 
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,36 +12,10 @@
 #include "absl/time/time.h"
 #include "client/admin_client.h"
 #include "client/policy_client.h"
-#include "client/trainer/episode_collector.h"
+#include "client/trainer/policy_update.h"
 #include "client/training_client.h"
 
 namespace esper::client {
-
-struct UpdateOptions {
-  int passes = 3;    // Over the batch, each with one optimiser step, >= 1.
-  v1::PpoLoss loss;  // Unset fields take the server's defaults.
-  std::optional<double> max_grad_norm;
-  std::optional<double> learning_rate;
-};
-
-// What one update did.
-struct UpdateReport {
-  int64_t policy_version = 0;  // Published after it.
-  bool published = false;
-  int64_t transitions = 0;
-  int passes = 0;  // Begun.
-  int optimizer_steps = 0;
-  bool kl_stopped = false;
-  int skipped_nonfinite = 0;  // Passes or steps.
-  double approx_kl = 0;       // Of the last pass.
-  // Of the first pass; negative if the server did not measure it.
-  double ratio_check_max = -1;
-  double ratio_check_mean = -1;
-  // Sum over the optimiser steps of the L2 norm of the change of all weights.
-  double weights_change_l2 = 0;
-  double gradient_norm = 0;               // Before the clip, of the last step.
-  std::map<std::string, double> metrics;  // Of the first pass.
-};
 
 // The one learner of a policy server: holds the lease, makes updates and
 // checkpoints.
@@ -52,17 +24,20 @@ struct UpdateReport {
 class PolicyLearner {
  public:
   // Fills in the clients over one channel. `holder` names this process's run,
-  // so that it can take its own lease again.
+  // so that it can take its own lease again. `expected`: what the server's
+  // learner must have been built with; fields that are not set may be anything.
   PolicyLearner(std::unique_ptr<PolicyClient> policy,
                 std::unique_ptr<TrainingClient> training,
-                std::unique_ptr<AdminClient> admin, std::string holder);
+                std::unique_ptr<AdminClient> admin, std::string holder,
+                v1::LearnerConfig expected = {});
 
   // Takes the lease if it is not held, and returns the published version. If
   // that is older than the newest checkpoint of the run, the server has lost
   // its state, and the checkpoint is restored first; that ends every lease, so
-  // it is taken again. If an update
-  // failed half-way, the steps that it took are published first, so that acting
-  // and training agree again.
+  // it is taken again. If an update failed half-way, the steps that it took are
+  // published first, so that acting and training agree again.
+  // FAILED_PRECONDITION, naming the first setting, if the server's learner was
+  // built with others than expected.
   absl::StatusOr<int64_t> Prepare(absl::Time now);
 
   // Renews the lease if a third of it has passed. A lease that is lost, or a
@@ -71,9 +46,8 @@ class PolicyLearner {
   // The same, at once.
   bool RenewLease(absl::Time now);
 
-  // One PPO update: passes of ForwardBackward and OptimStep, until the
-  // divergence stops them, and one publish at the end. Errors are the server's;
-  // the published policy is then unchanged until `Prepare`.
+  // One PPO update (PolicyUpdate) and one publish at its end. Errors are the
+  // server's; the published policy is then unchanged until `Prepare`.
   absl::StatusOr<UpdateReport> Update(
       const std::vector<FinishedEpisode>& episodes,
       const UpdateOptions& options);
@@ -100,6 +74,7 @@ class PolicyLearner {
   const std::unique_ptr<TrainingClient> training_;
   const std::unique_ptr<AdminClient> admin_;
   const std::string holder_;
+  const v1::LearnerConfig expected_;
 
   absl::Duration lease_ = absl::Seconds(30);
   absl::Time renewed_ = absl::InfinitePast();

@@ -1,6 +1,8 @@
 #include "client/trainer/run_directory.h"
 
+#include <algorithm>
 #include <filesystem>
+#include <map>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -116,7 +118,7 @@ absl::Status RunDirectory::Resume() {
 }
 
 absl::Status RunDirectory::OpenFiles() {
-  const int64_t updates = totals_.updates + totals_.updates_without_step;
+  const int64_t updates = totals_.all_updates();
   absl::Status status = WriteFile(File("config.json"), config_.dump(2) + "\n");
   if (status.ok()) {
     status = OpenAt(File("episodes.csv"), totals_.episodes + 1,
@@ -133,7 +135,19 @@ absl::Status RunDirectory::OpenFiles() {
   if (status.ok()) {
     status = OpenAt(File("steps.jsonl"), totals_.episodes, "", steps_);
   }
+  if (status.ok()) status = OpenEvents();
   return status.ok() ? WriteSummary() : status;
+}
+
+absl::Status RunDirectory::OpenEvents() {
+  const bool resumed = totals_.restarts > 0;
+  const std::string path = File(EventFile::kName);
+  auto events = resumed ? EventFile::Resume(path, totals_.all_updates())
+                        : EventFile::Create(path);
+  if (!events.ok()) return events.status();
+  events_ = *std::move(events);
+  return events_->AddText(totals_.all_updates(), absl::Now(), "config",
+                          ConfigMarkdown(config_));
 }
 
 absl::Status RunDirectory::AddEpisode(const FinishedEpisode& episode) {
@@ -154,7 +168,9 @@ absl::Status RunDirectory::AddEvaluation(
   }
   evaluations_ << std::flush;
   if (!evaluations_) return FileError(File("evaluations.csv"), "write");
-  return WriteSummary();
+  absl::Status status = events_->AddScalars(totals_.all_updates(), absl::Now(),
+                                            EvaluationScalars(episodes));
+  return status.ok() ? WriteSummary() : status;
 }
 
 absl::Status RunDirectory::AddUpdate(const UpdateReport& update,
@@ -163,7 +179,7 @@ absl::Status RunDirectory::AddUpdate(const UpdateReport& update,
   absl::MutexLock lock(&mu_);
   totals_.Add(update);
   UpdateRecord record;
-  record.number = totals_.updates + totals_.updates_without_step;
+  record.number = totals_.all_updates();
   record.episodes = episodes;
   record.mean_return = MeanOfLast(totals_.episode_return, episodes);
   record.mean_host_accuracy = MeanOfLast(totals_.host_accuracy, episodes);
@@ -173,7 +189,12 @@ absl::Status RunDirectory::AddUpdate(const UpdateReport& update,
   record.update_seconds = update_seconds;
   updates_ << UpdateCsvLine(update, record) << std::flush;
   if (!updates_) return FileError(File("updates.csv"), "write");
-  return WriteSummary();
+  std::map<std::string, double> scalars = UpdateScalars(update, record);
+  scalars["progress/env_steps"] = static_cast<double>(totals_.env_steps);
+  scalars["progress/episodes"] = static_cast<double>(totals_.episodes);
+  absl::Status status =
+      events_->AddScalars(record.number, absl::Now(), scalars);
+  return status.ok() ? WriteSummary() : status;
 }
 
 RunTotals RunDirectory::totals() const {

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "client/trainer/event_file.h"
 #include "client/trainer/run_totals.h"
 #include "nlohmann/json.hpp"
 
@@ -24,6 +25,8 @@ namespace esper::client {
 //   evaluations.csv  one line per evaluation episode, like episodes.csv;
 //   steps.jsonl   one line per delivered episode: every step, with the stage,
 //                 blueprint, alpha and contribution of every slot;
+//   events.out.tfevents.esper  the same numbers and all metrics of the updates
+//                 for TensorBoard, by update;
 //   summary.json  the totals (RunTotals), and the configuration again.
 // A line is written when it happens, and the summary after it, by renaming a
 // complete file over the old one. So a run that was killed leaves files that
@@ -68,6 +71,7 @@ class RunDirectory {
   absl::Status Create();
   absl::Status Resume();
   absl::Status OpenFiles() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status OpenEvents() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status WriteSummary() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::string File(const std::string& name) const;
 
@@ -82,6 +86,7 @@ class RunDirectory {
   std::ofstream evaluations_ ABSL_GUARDED_BY(mu_);
   std::ofstream updates_ ABSL_GUARDED_BY(mu_);
   std::ofstream steps_ ABSL_GUARDED_BY(mu_);
+  std::unique_ptr<EventFile> events_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace esper::client

@@ -1,11 +1,14 @@
 #include "client/trainer/run_records.h"
 
 #include <cmath>
+#include <iterator>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "nlohmann/json.hpp"
 
 namespace esper::client {
@@ -109,7 +112,7 @@ std::string UpdateCsvHeader() {
          "mean_host_accuracy_without_seeds,policy_loss,value_loss,entropy,"
          "total_loss,clip_fraction,explained_variance,approx_kl,gradient_norm,"
          "ratio_check_max,ratio_check_mean,weights_change_l2,collect_seconds,"
-         "update_seconds\n";
+         "update_seconds,rolled_back,anomalies\n";
 }
 
 std::string UpdateCsvLine(const UpdateReport& update,
@@ -137,7 +140,67 @@ std::string UpdateCsvLine(const UpdateReport& update,
                Number(update.ratio_check_mean),
                Number(update.weights_change_l2),
                Number(record.collect_seconds),
-               Number(record.update_seconds)});
+               Number(record.update_seconds),
+               update.rolled_back ? "1" : "0",
+               Quoted(absl::StrJoin(update.anomalies, " "))});
+}
+
+std::map<std::string, double> UpdateScalars(const UpdateReport& update,
+                                            const UpdateRecord& record) {
+  std::map<std::string, double> scalars = {
+      {"return/mean", record.mean_return},
+      {"host_accuracy/mean", record.mean_host_accuracy},
+      {"host_accuracy/mean_without_seeds",
+       record.mean_host_accuracy_without_seeds},
+      {"update/policy_version", static_cast<double>(update.policy_version)},
+      {"update/episodes", static_cast<double>(record.episodes)},
+      {"update/transitions", static_cast<double>(update.transitions)},
+      {"update/passes", update.passes},
+      {"update/optimizer_steps", update.optimizer_steps},
+      {"update/kl_stopped", update.kl_stopped},
+      {"update/skipped_nonfinite", update.skipped_nonfinite},
+      {"update/rolled_back", update.rolled_back},
+      {"update/anomalies", static_cast<double>(update.anomalies.size())},
+      {"update/approx_kl", update.approx_kl},
+      {"update/gradient_norm", update.gradient_norm},
+      {"update/weights_change_l2", update.weights_change_l2},
+      {"time/collect_seconds", record.collect_seconds},
+      {"time/update_seconds", record.update_seconds}};
+  if (update.ratio_check_max >= 0) {
+    scalars["update/ratio_check_max"] = update.ratio_check_max;
+    scalars["update/ratio_check_mean"] = update.ratio_check_mean;
+  }
+  for (const auto& [name, value] : update.metrics) {
+    const bool by_head = absl::StrContains(name, '.');
+    scalars[by_head ? absl::StrReplaceAll(name, {{".", "/"}})
+                    : absl::StrCat("metric/", name)] = value;
+  }
+  for (auto it = scalars.begin(); it != scalars.end();) {
+    it = std::isfinite(it->second) ? std::next(it) : scalars.erase(it);
+  }
+  return scalars;
+}
+
+std::map<std::string, double> EvaluationScalars(
+    const std::vector<FinishedEpisode>& episodes) {
+  std::map<std::string, double> scalars;
+  const double share = 1.0 / static_cast<double>(episodes.size());
+  for (const FinishedEpisode& episode : episodes) {
+    const v1::EpisodeSummary& s = episode.summary;
+    scalars["evaluation/return"] += share * s.episode_return();
+    scalars["evaluation/host_accuracy"] += share * s.host_accuracy();
+    scalars["evaluation/host_accuracy_without_seeds"] +=
+        share * s.host_accuracy_without_seeds();
+    scalars["evaluation/steps"] += share * s.steps();
+    scalars["evaluation/seeds_fossilized"] += share * s.seeds_fossilized();
+    scalars["evaluation/total_params"] +=
+        share * static_cast<double>(s.total_params());
+  }
+  return scalars;
+}
+
+std::string ConfigMarkdown(const nlohmann::ordered_json& config) {
+  return absl::StrCat("```json\n", config.dump(2), "\n```");
 }
 
 std::string StepsLine(const FinishedEpisode& episode) {

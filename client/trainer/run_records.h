@@ -1,7 +1,9 @@
 #ifndef ESPER_CLIENT_TRAINER_RUN_RECORDS_H_
 #define ESPER_CLIENT_TRAINER_RUN_RECORDS_H_
 
+#include <map>
 #include <string>
+#include <vector>
 
 #include "client/trainer/run_totals.h"
 
@@ -25,6 +27,17 @@ struct UpdateRecord {
 };
 std::string UpdateCsvLine(const UpdateReport& update,
                           const UpdateRecord& record);
+
+// Curves of an update for TensorBoard: "return/mean", "host_accuracy/mean",
+// "update/approx_kl", ..., and every metric that the server reported: "a" as
+// "metric/a", and what it has by head, "a.head", as "a/head". Only finite ones.
+std::map<std::string, double> UpdateScalars(const UpdateReport& update,
+                                            const UpdateRecord& record);
+// Means over the episodes of an evaluation, of which there is at least one.
+std::map<std::string, double> EvaluationScalars(
+    const std::vector<FinishedEpisode>& episodes);
+// The configuration as a code block.
+std::string ConfigMarkdown(const nlohmann::ordered_json& config);
 
 // One JSON object: {"episode", "seed", "policy_version", "steps": [{"epoch",
 // "train_loss", "val_loss", "val_accuracy", "val_accuracy_without_seeds",

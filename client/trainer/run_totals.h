@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "client/trainer/episode_collector.h"
-#include "client/trainer/policy_learner.h"
+#include "client/trainer/policy_update.h"
 #include "nlohmann/json.hpp"
 
 namespace esper::client {
@@ -50,6 +50,9 @@ struct RunTotals {
   std::vector<double> host_accuracy;                // Percent, test split.
   std::vector<double> host_accuracy_without_seeds;  // Percent.
   std::vector<double> episode_return;
+
+  // With and without a step; refused ones not.
+  int64_t all_updates() const { return updates + updates_without_step; }
 
   void Add(const FinishedEpisode& episode);
   void Add(const UpdateReport& update);

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "client/status.h"
 #include "spdlog/spdlog.h"
@@ -217,6 +217,10 @@ absl::Status Trainer::UpdatePolicy(int64_t version,
   if (report->ratio_check_max > kRatioAlarm) {
     spdlog::warn("acting and training disagree: ratio check {:.2g}",
                  report->ratio_check_max);
+  }
+  if (!report->anomalies.empty()) {
+    spdlog::warn("this update looks wrong: {}",
+                 absl::StrJoin(report->anomalies, ", "));
   }
   absl::Status status = directory_.AddUpdate(
       *report, static_cast<int64_t>(episodes.size()), collect_seconds,

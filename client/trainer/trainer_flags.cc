@@ -1,206 +1,121 @@
 #include "client/trainer/trainer_flags.h"
 
-#include <cstdint>
-#include <optional>
-#include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
-#include "client/task_names.h"
 
-// What the run does.
-ABSL_FLAG(std::string, task, "digits",
-          "Task of the environments: cifar10, digits, mnist or text. The "
-          "workers have the data.");
-ABSL_FLAG(int32_t, max_epochs, 50, "Length of an episode, host epochs.");
-ABSL_FLAG(
-    std::string, env_options, "",
-    "Environment options as a JSON object, like {\"samples_per_epoch\": 512}; "
-    "empty: defaults.");
-ABSL_FLAG(uint64_t, seed, 42, "Root of the seeds of all episodes.");
-ABSL_FLAG(double, minutes, 0,
-          "Stops after so much training; 0: no limit. Set-up does not count. "
-          "With no limit here and in --updates, the run goes on until it is "
-          "stopped (SIGINT, SIGTERM).");
-ABSL_FLAG(int64_t, updates, 0,
-          "Stops after so many updates; 0: no limit. See --minutes.");
+ABSL_FLAG(std::string, profile, "",
+          "default (what is believed to learn) or upstream (the reference "
+          "implementation's behaviour); empty: what the configuration says.");
+ABSL_FLAG(std::string, preset, "",
+          "Settings to begin with: cifar_baseline, cifar_baseline_stable, "
+          "cifar_scale, digits, text or tinystories.");
+ABSL_FLAG(std::string, config, "",
+          "Configuration file over the preset: JSON with // comments, or proto "
+          "text (.textproto). See --print_schema.");
+ABSL_FLAG(std::string, set, "",
+          "Assignments over the file, like ppo.gamma=0.99,run.seed=7.");
 
-// Rounds.
-ABSL_FLAG(int32_t, episodes_per_update, 8, "Episodes of one update.");
-ABSL_FLAG(int32_t, min_episodes, 0,
-          "Updates with so many if others are late; 0: half of "
-          "--episodes_per_update.");
-ABSL_FLAG(absl::Duration, collect_deadline, absl::Minutes(5),
-          "How long to wait for late episodes.");
-ABSL_FLAG(absl::Duration, worker_lease, absl::Seconds(30),
-          "A worker that is silent for longer loses its episodes.");
-ABSL_FLAG(int32_t, workers, 1, "Workers to wait for before the first round.");
-ABSL_FLAG(absl::Duration, server_patience, absl::Minutes(2),
-          "How long to wait for a policy server that is gone.");
-ABSL_FLAG(int32_t, checkpoint_every, 10,
-          "Updates between checkpoints; 0: only at the end.");
-ABSL_FLAG(int32_t, evaluation_every, 0,
-          "Updates between evaluations: episodes with deterministic actions, "
-          "the same seeds every time, that nothing is trained on; 0: none.");
-ABSL_FLAG(int32_t, evaluation_episodes, 4, "Episodes of one evaluation.");
+// A flag that is short for --set=PATH=VALUE.
+#define SHORT_FLAG(name, path, help) \
+  ABSL_FLAG(std::string, name, "", help " Short for --set=" path "=VALUE.")
 
-// The update. Negative: the server's default.
-ABSL_FLAG(int32_t, passes, 3, "Optimiser steps of one update.");
-ABSL_FLAG(double, learning_rate, -1, "Of Adam; negative: server's default.");
-ABSL_FLAG(double, max_grad_norm, -1, "Clip; negative: server's default.");
-ABSL_FLAG(double, clip_ratio, -1, "Of PPO; negative: server's default.");
-ABSL_FLAG(double, value_coef, -1, "Negative: server's default.");
-ABSL_FLAG(double, entropy_coef, -1, "Negative: server's default.");
-ABSL_FLAG(double, gamma, -1, "Discount; negative: server's default.");
-ABSL_FLAG(double, gae_lambda, -1, "Negative: server's default.");
-ABSL_FLAG(double, target_kl, -1,
-          "Divergence that ends the passes; negative: server's default.");
-ABSL_FLAG(double, contribution_coef, -1, "Negative: server's default.");
+SHORT_FLAG(task, "run.task",
+           "Task of the environments: cifar10, digits, mnist or text. The "
+           "workers have the data.");
+SHORT_FLAG(max_epochs, "run.max_epochs", "Length of an episode, host epochs.");
+SHORT_FLAG(env_options, "environment",
+           "Environment options as a JSON object, like "
+           "{\"samples_per_epoch\": 512}.");
+SHORT_FLAG(seed, "run.seed", "Root of the seeds of all episodes.");
+SHORT_FLAG(minutes, "run.minutes", "Stops after so much training.");
+SHORT_FLAG(updates, "run.updates", "Stops after so many updates.");
+SHORT_FLAG(episodes_per_update, "run.episodes_per_update",
+           "Episodes of one update.");
+SHORT_FLAG(min_episodes, "run.min_episodes",
+           "Updates with so many if others are late.");
+SHORT_FLAG(collect_deadline, "run.collect_deadline",
+           "How long to wait for late episodes, like 5m.");
+SHORT_FLAG(worker_lease, "run.worker_lease",
+           "A worker that is silent for longer loses its episodes.");
+SHORT_FLAG(workers, "run.workers",
+           "Workers to wait for before the first round.");
+SHORT_FLAG(server_patience, "run.server_patience",
+           "How long to wait for a policy server that is gone.");
+SHORT_FLAG(checkpoint_every, "run.checkpoint_every",
+           "Updates between checkpoints; 0: only at the end.");
+SHORT_FLAG(evaluation_every, "run.evaluation_every",
+           "Updates between evaluations; 0: none.");
+SHORT_FLAG(evaluation_episodes, "run.evaluation_episodes",
+           "Episodes of one evaluation.");
+SHORT_FLAG(passes, "update.passes", "Passes of one update.");
+SHORT_FLAG(minibatches, "update.minibatches", "Optimiser steps of one pass.");
+SHORT_FLAG(learning_rate, "update.learning_rate", "Of Adam.");
+SHORT_FLAG(max_grad_norm, "update.max_grad_norm", "Clip of the gradient.");
+SHORT_FLAG(clip_ratio, "ppo.clip_ratio", "Of PPO.");
+SHORT_FLAG(value_coef, "ppo.value_coef", "Of the value loss.");
+SHORT_FLAG(entropy_coef, "ppo.entropy_coef", "Of the entropy bonus.");
+SHORT_FLAG(gamma, "ppo.gamma", "Discount.");
+SHORT_FLAG(gae_lambda, "ppo.gae_lambda", "Of the advantage estimate.");
+SHORT_FLAG(target_kl, "ppo.target_kl", "Divergence that ends the passes.");
+SHORT_FLAG(contribution_coef, "ppo.contribution_coef",
+           "Of the contribution loss.");
 
 namespace esper::client {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using StringFlag = absl::Flag<std::string>;
 
-absl::Status OutOfRange(const std::string& flag, const std::string& range) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("--", flag, " must be ", range, "."));
-}
-
-absl::Status CheckFlags() {
-  absl::Status task = CheckTaskName(absl::GetFlag(FLAGS_task));
-  if (!task.ok()) return task;
-  const int episodes = absl::GetFlag(FLAGS_episodes_per_update);
-  if (episodes < 1) return OutOfRange("episodes_per_update", "at least 1");
-  const int minimum = absl::GetFlag(FLAGS_min_episodes);
-  if (minimum < 0 || minimum > episodes) {
-    return OutOfRange("min_episodes", "in 0..--episodes_per_update");
-  }
-  if (absl::GetFlag(FLAGS_max_epochs) < 1) {
-    return OutOfRange("max_epochs", "at least 1");
-  }
-  if (absl::GetFlag(FLAGS_passes) < 1) return OutOfRange("passes", ">= 1");
-  if (!(absl::GetFlag(FLAGS_minutes) >= 0)) {
-    return OutOfRange("minutes", "0 or more");
-  }
-  if (absl::GetFlag(FLAGS_updates) < 0) return OutOfRange("updates", ">= 0");
-  if (absl::GetFlag(FLAGS_checkpoint_every) < 0) {
-    return OutOfRange("checkpoint_every", "0 or more");
-  }
-  if (absl::GetFlag(FLAGS_evaluation_every) < 0) {
-    return OutOfRange("evaluation_every", "0 or more");
-  }
-  if (absl::GetFlag(FLAGS_evaluation_episodes) < 1) {
-    return OutOfRange("evaluation_episodes", "at least 1");
-  }
-  if (absl::GetFlag(FLAGS_worker_lease) < absl::Seconds(1)) {
-    return OutOfRange("worker_lease", "at least 1s");
-  }
-  const std::string options = absl::GetFlag(FLAGS_env_options);
-  if (!options.empty() && !nlohmann::json::parse(options, nullptr,
-                                                 /*allow_exceptions=*/false)
-                               .is_object()) {
-    return OutOfRange("env_options", "a JSON object");
-  }
-  return absl::OkStatus();
-}
-
-v1::PpoLoss LossFromFlags() {
-  v1::PpoLoss loss;
-  const auto set = [&loss](double value, void (v1::PpoLoss::*setter)(double)) {
-    if (value >= 0) (loss.*setter)(value);
-  };
-  set(absl::GetFlag(FLAGS_clip_ratio), &v1::PpoLoss::set_clip_ratio);
-  set(absl::GetFlag(FLAGS_value_coef), &v1::PpoLoss::set_value_coef);
-  set(absl::GetFlag(FLAGS_entropy_coef), &v1::PpoLoss::set_entropy_coef);
-  set(absl::GetFlag(FLAGS_gamma), &v1::PpoLoss::set_gamma);
-  set(absl::GetFlag(FLAGS_gae_lambda), &v1::PpoLoss::set_gae_lambda);
-  set(absl::GetFlag(FLAGS_target_kl), &v1::PpoLoss::set_target_kl);
-  set(absl::GetFlag(FLAGS_contribution_coef),
-      &v1::PpoLoss::set_contribution_coef);
-  return loss;
-}
-
-std::optional<double> IfSet(double value) {
-  return value >= 0 ? std::optional<double>(value) : std::nullopt;
-}
-
-Json OrNull(bool has, double value) { return has ? Json(value) : Json(); }
-Json OrNull(const std::optional<double>& value) {
-  return value ? Json(*value) : Json();
+const std::vector<std::pair<std::string, const StringFlag*>>& ShortFlags() {
+  static const auto& flags =
+      *new std::vector<std::pair<std::string, const StringFlag*>>{
+          {"run.task", &FLAGS_task},
+          {"run.max_epochs", &FLAGS_max_epochs},
+          {"environment", &FLAGS_env_options},
+          {"run.seed", &FLAGS_seed},
+          {"run.minutes", &FLAGS_minutes},
+          {"run.updates", &FLAGS_updates},
+          {"run.episodes_per_update", &FLAGS_episodes_per_update},
+          {"run.min_episodes", &FLAGS_min_episodes},
+          {"run.collect_deadline", &FLAGS_collect_deadline},
+          {"run.worker_lease", &FLAGS_worker_lease},
+          {"run.workers", &FLAGS_workers},
+          {"run.server_patience", &FLAGS_server_patience},
+          {"run.checkpoint_every", &FLAGS_checkpoint_every},
+          {"run.evaluation_every", &FLAGS_evaluation_every},
+          {"run.evaluation_episodes", &FLAGS_evaluation_episodes},
+          {"update.passes", &FLAGS_passes},
+          {"update.minibatches", &FLAGS_minibatches},
+          {"update.learning_rate", &FLAGS_learning_rate},
+          {"update.max_grad_norm", &FLAGS_max_grad_norm},
+          {"ppo.clip_ratio", &FLAGS_clip_ratio},
+          {"ppo.value_coef", &FLAGS_value_coef},
+          {"ppo.entropy_coef", &FLAGS_entropy_coef},
+          {"ppo.gamma", &FLAGS_gamma},
+          {"ppo.gae_lambda", &FLAGS_gae_lambda},
+          {"ppo.target_kl", &FLAGS_target_kl},
+          {"ppo.contribution_coef", &FLAGS_contribution_coef},
+      };
+  return flags;
 }
 
 }  // namespace
 
-absl::StatusOr<TrainerSettings> SettingsFromFlags() {
-  absl::Status status = CheckFlags();
-  if (!status.ok()) return status;
-  TrainerSettings settings;
-  settings.scheduler.root_seed = absl::GetFlag(FLAGS_seed);
-  settings.scheduler.lease = absl::GetFlag(FLAGS_worker_lease);
-
-  settings.service.task = absl::GetFlag(FLAGS_task);
-  settings.service.max_epochs = absl::GetFlag(FLAGS_max_epochs);
-  settings.service.options_json = absl::GetFlag(FLAGS_env_options);
-  settings.service.lease = settings.scheduler.lease;
-
-  Trainer::Options& trainer = settings.trainer;
-  trainer.episodes_per_update = absl::GetFlag(FLAGS_episodes_per_update);
-  trainer.min_episodes = absl::GetFlag(FLAGS_min_episodes);
-  if (trainer.min_episodes == 0) {
-    trainer.min_episodes = (trainer.episodes_per_update + 1) / 2;
+config::ConfigSources SourcesFromFlags(const std::string& otherwise) {
+  config::ConfigSources sources;
+  sources.profile = absl::GetFlag(FLAGS_profile);
+  sources.preset = absl::GetFlag(FLAGS_preset);
+  sources.file = absl::GetFlag(FLAGS_config);
+  if (sources.file.empty()) sources.file = otherwise;
+  sources.assignments = config::SplitAssignments(absl::GetFlag(FLAGS_set));
+  for (const auto& [path, flag] : ShortFlags()) {
+    const std::string value = absl::GetFlag(*flag);
+    if (value.empty()) continue;
+    sources.assignments.push_back(absl::StrCat(path, "=", value));
   }
-  trainer.collect_deadline = absl::GetFlag(FLAGS_collect_deadline);
-  trainer.update.passes = absl::GetFlag(FLAGS_passes);
-  trainer.update.loss = LossFromFlags();
-  trainer.update.max_grad_norm = IfSet(absl::GetFlag(FLAGS_max_grad_norm));
-  trainer.update.learning_rate = IfSet(absl::GetFlag(FLAGS_learning_rate));
-  trainer.checkpoint_every = absl::GetFlag(FLAGS_checkpoint_every);
-  trainer.evaluation_every = absl::GetFlag(FLAGS_evaluation_every);
-  trainer.evaluation_episodes = absl::GetFlag(FLAGS_evaluation_episodes);
-  trainer.max_updates = absl::GetFlag(FLAGS_updates);
-  if (const double minutes = absl::GetFlag(FLAGS_minutes); minutes > 0) {
-    trainer.max_time = absl::Minutes(minutes);
-  }
-  trainer.workers = absl::GetFlag(FLAGS_workers);
-  trainer.server_patience = absl::GetFlag(FLAGS_server_patience);
-  return settings;
-}
-
-nlohmann::ordered_json ToJson(const TrainerSettings& settings) {
-  const Trainer::Options& trainer = settings.trainer;
-  const v1::PpoLoss& loss = trainer.update.loss;
-  const std::string& options = settings.service.options_json;
-  return {
-      {"task", settings.service.task},
-      {"max_epochs", settings.service.max_epochs},
-      {"env_options", options.empty() ? Json::object() : Json::parse(options)},
-      {"seed", settings.scheduler.root_seed},
-      {"minutes", trainer.max_time == absl::InfiniteDuration()
-                      ? Json()
-                      : Json(absl::ToDoubleMinutes(trainer.max_time))},
-      {"updates", trainer.max_updates},
-      {"episodes_per_update", trainer.episodes_per_update},
-      {"min_episodes", trainer.min_episodes},
-      {"collect_deadline_seconds",
-       absl::ToDoubleSeconds(trainer.collect_deadline)},
-      {"worker_lease_seconds", absl::ToDoubleSeconds(settings.scheduler.lease)},
-      {"workers", trainer.workers},
-      {"checkpoint_every", trainer.checkpoint_every},
-      {"evaluation_every", trainer.evaluation_every},
-      {"evaluation_episodes", trainer.evaluation_episodes},
-      {"passes", trainer.update.passes},
-      {"learning_rate", OrNull(trainer.update.learning_rate)},
-      {"max_grad_norm", OrNull(trainer.update.max_grad_norm)},
-      {"clip_ratio", OrNull(loss.has_clip_ratio(), loss.clip_ratio())},
-      {"value_coef", OrNull(loss.has_value_coef(), loss.value_coef())},
-      {"entropy_coef", OrNull(loss.has_entropy_coef(), loss.entropy_coef())},
-      {"gamma", OrNull(loss.has_gamma(), loss.gamma())},
-      {"gae_lambda", OrNull(loss.has_gae_lambda(), loss.gae_lambda())},
-      {"target_kl", OrNull(loss.has_target_kl(), loss.target_kl())},
-      {"contribution_coef",
-       OrNull(loss.has_contribution_coef(), loss.contribution_coef())},
-  };
+  return sources;
 }
 
 }  // namespace esper::client

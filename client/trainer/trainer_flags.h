@@ -1,27 +1,16 @@
 #ifndef ESPER_CLIENT_TRAINER_TRAINER_FLAGS_H_
 #define ESPER_CLIENT_TRAINER_TRAINER_FLAGS_H_
 
-#include "absl/status/statusor.h"
-#include "client/trainer/coordinator_service.h"
-#include "client/trainer/episode_scheduler.h"
-#include "client/trainer/trainer.h"
-#include "nlohmann/json.hpp"
+#include <string>
+
+#include "proto/config/training_config.h"
 
 namespace esper::client {
 
-// What decides how a run trains; addresses and folders are not part of it.
-struct TrainerSettings {
-  EpisodeScheduler::Options scheduler;
-  CoordinatorService::Options service;
-  Trainer::Options trainer;
-};
-
-// From the command line. INVALID_ARGUMENT naming the flag that is out of range.
-absl::StatusOr<TrainerSettings> SettingsFromFlags();
-
-// The effective configuration, as it is written to the run's folder.
-// Coefficients that are left to the server are null.
-nlohmann::ordered_json ToJson(const TrainerSettings& settings);
+// The layers of the configuration that the command line names: --profile,
+// --preset, --config (without it `otherwise`), --set, and the flags that are
+// short for an assignment, which win over --set.
+config::ConfigSources SourcesFromFlags(const std::string& otherwise = "");
 
 }  // namespace esper::client
 #endif  // ESPER_CLIENT_TRAINER_TRAINER_FLAGS_H_

@@ -196,6 +196,7 @@ grpc::Status FakeTraining::AcquireLearner(
   ESPER_FAULT("AcquireLearner");
   response->set_lease_token(++token);
   response->mutable_lease()->set_seconds(60);
+  *response->mutable_learner() = learner;
   last_sequence_ = 0;
   return Answer(context, absl::OkStatus(), fault, response);
 }
@@ -233,8 +234,23 @@ grpc::Status FakeTraining::ForwardBackward(
     if (request->first_pass()) pass_ = 0;
     response->set_transitions(10 * request->batch().trajectories_size());
     response->set_ratio_check_max(1e-6);
-    response->set_kl_stop(pass_++ == kl_stop_at_pass);
-    accumulated_ |= !response->kl_stop();
+    response->set_approx_kl(0.001 * request->batch().trajectories_size());
+    response->add_anomalies("ratio_explosion");
+    response->mutable_totals()->set_advantage_mean(
+        request->batch().trajectories_size());
+    requests.push_back(*request);
+    if (!request->totals_only()) {
+      if (pass_ == roll_back_at_pass) {
+        response->set_nonfinite_term("value");
+        response->set_rolled_back(true);
+        accumulated_ = false;
+        unpublished_steps_ = 0;
+      } else {
+        response->set_kl_stop(pass_ == kl_stop_at_pass);
+        accumulated_ |= !response->kl_stop();
+      }
+      ++pass_;
+    }
     last_method_ = "ForwardBackward";
     last_sequence_ = request->write().sequence();
     last_answer_ = response->SerializeAsString();

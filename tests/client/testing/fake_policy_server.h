@@ -107,8 +107,15 @@ class FakeTraining final : public v1::PolicyTraining::Service {
   grpc::Status OptimStep(grpc::ServerContext*, const v1::OptimStepRequest*,
                          v1::OptimStepResponse*) override;
 
-  // Pass of an update (from 0) whose divergence is too high; -1: none.
+  // Gradient call of an update (from 0) whose divergence is too high; -1: none.
   int kl_stop_at_pass = -1;
+  // Gradient call of an update that is not finite, so that all of it is taken
+  // back; -1: none.
+  int roll_back_at_pass = -1;
+  // Reported by AcquireLearner.
+  v1::LearnerConfig learner;
+  // The gradient and statistics calls so far, without repeats.
+  std::vector<v1::ForwardBackwardRequest> requests;
   // Carried out, without repeats.
   int forward_backwards = 0;
   int totals_reads = 0;  // Without a write.

@@ -5,10 +5,12 @@
 #include <stdlib.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <sstream>
 
 #include "client/trainer/progress.h"
+#include "tests/client/trainer/read_events.h"
 #include "tests/client/trainer/testing_episodes.h"
 #include "tests/testing/status_matchers.h"
 
@@ -92,6 +94,43 @@ TEST_F(RunDirectoryTest, WritesEveryFileAsThingsHappen) {
   EXPECT_TRUE(json["steps"][0]["slots"][0]["contribution_error"].is_null());
   EXPECT_EQ(json["steps"][0]["slots"][1]["contribution"], 1.5);
   EXPECT_EQ(json["steps"][0]["slots"][1]["contribution_error"], 0.25);
+}
+
+TEST_F(RunDirectoryTest, WritesWhatTensorBoardReads) {
+  auto run = RunDirectory::Open(path_, false, config_);
+  ASSERT_TRUE(run.ok()) << run.status();
+  ASSERT_TRUE((*run)->AddEpisode(MakeEpisode(0)).ok());
+  UpdateReport update = MakeUpdate(2);
+  update.metrics["entropy.op"] = 0.25;
+  update.metrics["value"] = std::nan("");
+  update.anomalies = {"ratio_explosion", "entropy_low"};
+  ASSERT_TRUE((*run)->AddUpdate(update, 1, 1.5, 0.5).ok());
+  ASSERT_TRUE((*run)->AddEvaluation({MakeEpisode(0)}).ok());
+  EXPECT_THAT(Read("updates.csv"),
+              HasSubstr("\"ratio_explosion entropy_low\""));
+
+  // The same of a run that went on for an update that its summary missed.
+  const std::string summary = Read("summary.json");
+  ASSERT_TRUE((*run)->AddUpdate(MakeUpdate(3), 1, 1, 1).ok());
+  run->reset();
+  std::ofstream(path_ + "/summary.json") << summary;
+  ASSERT_TRUE(RunDirectory::Open(path_, true, config_).ok());
+
+  const auto events = testing::ReadEvents(path_ + "/" + EventFile::kName);
+  ASSERT_EQ(events.size(), 5);
+  EXPECT_THAT(events[1]["values"]["config"].get<std::string>(),
+              HasSubstr("\"seed\": 42"));
+  const nlohmann::json& values = events[2]["values"];
+  EXPECT_EQ(events[2]["step"], 1);
+  EXPECT_EQ(values["return/mean"], 1.5);
+  EXPECT_EQ(values["host_accuracy/mean"], 80);
+  EXPECT_EQ(values["entropy/op"], 0.25);
+  EXPECT_EQ(values["update/anomalies"], 2);
+  EXPECT_EQ(values["progress/env_steps"], 2);
+  EXPECT_FALSE(values.contains("metric/value"));
+  EXPECT_TRUE(values.contains("metric/policy"));
+  EXPECT_EQ(events[3]["values"]["evaluation/host_accuracy"], 80);
+  EXPECT_EQ(events[4]["step"], 1);  // The configuration it went on with.
 }
 
 TEST_F(RunDirectoryTest, CountsUpdatesWithoutAStepApart) {

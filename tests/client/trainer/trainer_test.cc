@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -176,6 +177,129 @@ TEST(PolicyLearnerTest, MakesThePassesOfAnUpdateAndPublishesOnce) {
   EXPECT_TRUE(report->published);
   EXPECT_EQ(report->policy_version, 2);
   EXPECT_EQ(server.inference.version, 2);
+}
+
+// The episodes of a request, by their number.
+std::vector<int> RowsOf(const v1::ForwardBackwardRequest& request,
+                        const std::vector<FinishedEpisode>& episodes) {
+  std::vector<int> rows;
+  for (const v1::Trajectory& trajectory : request.batch().trajectories()) {
+    for (size_t i = 0; i < episodes.size(); ++i) {
+      if (trajectory.SerializeAsString() ==
+          episodes[i].trajectory.SerializeAsString()) {
+        rows.push_back(static_cast<int>(i));
+      }
+    }
+  }
+  return rows;
+}
+
+// Episodes whose trajectories can be told apart.
+std::vector<FinishedEpisode> DistinctEpisodes(int count) {
+  std::vector<FinishedEpisode> episodes;
+  for (int i = 0; i < count; ++i) {
+    episodes.push_back(MakeEpisode(i));
+    episodes.back().trajectory.set_episode_key(absl::StrCat("e", i));
+  }
+  return episodes;
+}
+
+TEST(PolicyLearnerTest, MinibatchesCoverTheBatchOncePerPass) {
+  FakePolicyServer server;
+  auto learner = MakeLearner(server);
+  ASSERT_TRUE(learner->Prepare(absl::UnixEpoch()).ok());
+  const auto episodes = DistinctEpisodes(5);
+  UpdateOptions options;
+  options.passes = 2;
+  options.minibatches = 2;
+  options.profile = v1::PROFILE_UPSTREAM;
+  options.loss.set_gamma(0.9);
+  auto report = learner->Update(episodes, options);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->passes, 2);
+  EXPECT_EQ(report->optimizer_steps, 4);
+  EXPECT_EQ(report->transitions, 50);
+  EXPECT_NEAR(report->approx_kl, 0.0025, 1e-12);
+  EXPECT_THAT(report->anomalies, ElementsAre("ratio_explosion"));
+  EXPECT_EQ(server.inference.version, 2);
+
+  const auto& requests = server.training.requests;
+  ASSERT_EQ(requests.size(), 5);
+  EXPECT_TRUE(requests[0].first_pass());
+  EXPECT_TRUE(requests[0].totals_only());
+  EXPECT_THAT(RowsOf(requests[0], episodes), ElementsAre(0, 1, 2, 3, 4));
+  std::vector<int> orders[2];
+  for (int i = 0; i < 4; ++i) {
+    const v1::ForwardBackwardRequest& part = requests[1 + i];
+    EXPECT_FALSE(part.first_pass());
+    EXPECT_FALSE(part.totals_only());
+    EXPECT_TRUE(part.minibatch());
+    EXPECT_EQ(part.totals().advantage_mean(), 5);  // Of the whole batch.
+    EXPECT_EQ(part.ppo().gamma(), 0.9);
+    EXPECT_EQ(part.profile(), v1::PROFILE_UPSTREAM);
+    for (const int row : RowsOf(part, episodes)) orders[i / 2].push_back(row);
+  }
+  EXPECT_NE(orders[0], orders[1]);
+  for (std::vector<int>& order : orders) {
+    std::sort(order.begin(), order.end());
+    EXPECT_THAT(order, ElementsAre(0, 1, 2, 3, 4));
+  }
+}
+
+TEST(PolicyLearnerTest, AMinibatchThatDivergesEndsTheUpdate) {
+  FakePolicyServer server;
+  server.training.kl_stop_at_pass = 2;
+  auto learner = MakeLearner(server);
+  ASSERT_TRUE(learner->Prepare(absl::UnixEpoch()).ok());
+  UpdateOptions options;
+  options.minibatches = 2;
+  auto report = learner->Update(DistinctEpisodes(4), options);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_TRUE(report->kl_stopped);
+  EXPECT_EQ(report->passes, 2);
+  EXPECT_EQ(report->optimizer_steps, 2);
+  EXPECT_TRUE(report->published);
+  EXPECT_EQ(server.inference.version, 2);
+}
+
+TEST(PolicyLearnerTest, AnUpdateThatWasTakenBackPublishesNothing) {
+  FakePolicyServer server;
+  server.training.roll_back_at_pass = 1;
+  auto learner = MakeLearner(server);
+  ASSERT_TRUE(learner->Prepare(absl::UnixEpoch()).ok());
+  auto report = learner->Update({MakeEpisode(0)}, {});
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_TRUE(report->rolled_back);
+  EXPECT_EQ(report->optimizer_steps, 0);
+  EXPECT_EQ(report->weights_change_l2, 0);
+  EXPECT_FALSE(report->published);
+  EXPECT_EQ(server.inference.version, 1);
+  // The next one goes on as if it had not been.
+  server.training.roll_back_at_pass = -1;
+  EXPECT_EQ(learner->Prepare(absl::UnixEpoch()).value(), 1);
+  EXPECT_EQ(learner->Update({MakeEpisode(0)}, {})->policy_version, 2);
+}
+
+TEST(PolicyLearnerTest, RefusesAServerWithAnotherLearner) {
+  FakePolicyServer server;
+  server.training.learner.set_popart(true);
+  server.training.learner.set_beta1(0.9);
+  v1::LearnerConfig expected;
+  expected.set_beta1(0.9);
+  const auto prepare = [&] {
+    return PolicyLearner(
+               std::make_unique<PolicyClient>(server.Channel(), FastRetry()),
+               std::make_unique<TrainingClient>(server.Channel(), FastRetry()),
+               std::make_unique<AdminClient>(server.Channel(), FastRetry()),
+               "me", expected)
+        .Prepare(absl::UnixEpoch());
+  };
+  EXPECT_TRUE(prepare().ok());
+  expected.set_popart(false);
+  const auto refused = prepare();
+  EXPECT_THAT(refused, StatusIs(Code::kFailedPrecondition));
+  EXPECT_THAT(std::string(refused.status().message()),
+              ::testing::HasSubstr("learner.popart is false"));
 }
 
 TEST(PolicyLearnerTest, PublishesWhatWasDoneBeforeTheDivergenceStoppedIt) {

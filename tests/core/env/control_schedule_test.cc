@@ -100,7 +100,8 @@ TEST(ControlScheduleTest, TheFixedSchedulePlantsOnceAndIsForcedThroughout) {
   EXPECT_EQ(steps[0].slots[0].blueprint, "norm");
   for (const StepResult& step : steps) {
     EXPECT_TRUE(step.forced);
-    if (step.epoch > 1) EXPECT_EQ(step.action.op, Op::kWait);
+    if (step.epoch == 1) continue;
+    EXPECT_EQ(step.action.op, Op::kWait);
   }
   EXPECT_EQ(summary.seeds_germinated, 1);
 }

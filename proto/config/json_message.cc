@@ -87,12 +87,13 @@ absl::StatusOr<Integer> ReadInteger(const Json& json, const std::string& path) {
              absl::StrCat("a whole number in [", Limits::min(), ", ",
                           Limits::max(), "]"),
              json);
-  if (json.is_number_unsigned()) {
+  if (!json.is_number_integer()) return refusal;
+  if (json.is_number_unsigned() || json.get<int64_t>() >= 0) {
     const uint64_t value = json.get<uint64_t>();
     if (value > static_cast<uint64_t>(Limits::max())) return refusal;
     return static_cast<Integer>(value);
   }
-  if (!json.is_number_integer() || !Limits::is_signed) return refusal;
+  if (!Limits::is_signed) return refusal;
   const int64_t value = json.get<int64_t>();
   if (value < static_cast<int64_t>(Limits::min())) return refusal;
   return static_cast<Integer>(value);

@@ -50,7 +50,7 @@ for program in "$env" "$trainer"; do
   expect_refused "surplus" "$program" surplus
   expect_refused "--log_level=loud" "$program" --log_level=loud
 done
-expect_refused "--coordinator is empty" "$env"
+expect_refused "Give either --coordinator or --baseline" "$env"
 expect_refused "--environments must be" "$env" --coordinator=x --environments=0
 expect_refused "--run_dir is empty" "$trainer"
 expect_refused "update.passes = 0 is not in [1, inf)" "$trainer" \

@@ -5,7 +5,7 @@
 #include "core/env/control_schedule.h"
 #include "core/env/data.h"
 #include "core/env/episode_policy.h"
-#include "core/env/nearest_name.h"
+#include "core/nearest_name.h"
 #include "core/env/report_views.h"
 #include "core/policy/heuristic_policy.h"
 #include "core/slot/topology.h"

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "core/env/nearest_name.h"
+#include "core/nearest_name.h"
 #include "core/policy/policy_spec.h"
 
 namespace esper::env {

@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/env/episode_config.h"
-#include "core/env/nearest_name.h"
+#include "core/nearest_name.h"
 #include "nlohmann/json.hpp"
 
 namespace esper::env {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "core/env/nearest_name.h"
+#include "core/nearest_name.h"
 #include "core/error.h"
 #include "nlohmann/json.hpp"
 

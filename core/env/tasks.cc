@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/env/image_tasks.h"
-#include "core/env/nearest_name.h"
+#include "core/nearest_name.h"
 #include "core/env/text_task.h"
 
 namespace esper::env {

@@ -12,7 +12,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
-#include "core/env/nearest_name.h"
+#include "core/nearest_name.h"
 #include "google/protobuf/duration.pb.h"
 #include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/text_format.h"
@@ -138,7 +138,7 @@ absl::Status MergeChoice(const Json& json, const FieldDescriptor& field,
   if (!json.is_string()) return refusal;
   return absl::InvalidArgumentError(
       absl::StrCat(refusal.message(), " The nearest is ",
-                   env::NearestName(json.get<std::string>(), known), "."));
+                   NearestName(json.get<std::string>(), known), "."));
 }
 
 // Sets fields from JSON, and knows the type that paths begin at.
@@ -393,7 +393,7 @@ std::string NearestField(const std::string& name, const Descriptor& type,
                          const std::string& path, const Descriptor& root) {
   const std::string elsewhere = FindBelow(name, root, "");
   if (!elsewhere.empty()) return elsewhere;
-  return Join(path, env::NearestName(name, FieldNames(type)));
+  return Join(path, NearestName(name, FieldNames(type)));
 }
 
 }  // namespace esper::config

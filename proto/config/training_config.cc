@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "core/env/nearest_name.h"
+#include "core/nearest_name.h"
 #include "proto/config/embedded.h"
 #include "proto/config/field_rules.h"
 
@@ -234,7 +234,7 @@ absl::StatusOr<std::string> PresetText(const std::string& name) {
   if (found != EmbeddedPresets().end()) return found->second;
   return absl::NotFoundError(
       absl::StrCat("there is no such preset; the nearest is ",
-                   env::NearestName(name, PresetNames()), ", known are ",
+                   NearestName(name, PresetNames()), ", known are ",
                    absl::StrJoin(PresetNames(), ", ")));
 }
 

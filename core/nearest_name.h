@@ -1,10 +1,10 @@
-#ifndef ESPER_CORE_ENV_NEAREST_NAME_H_
-#define ESPER_CORE_ENV_NEAREST_NAME_H_
+#ifndef ESPER_CORE_NEAREST_NAME_H_
+#define ESPER_CORE_NEAREST_NAME_H_
 
 #include <string>
 #include <vector>
 
-namespace esper::env {
+namespace esper {
 
 // The name that takes the fewest insertions, deletions and replacements of
 // characters (Levenshtein distance) to get to from `name`; of several the first
@@ -12,5 +12,5 @@ namespace esper::env {
 std::string NearestName(const std::string& name,
                         const std::vector<std::string>& known);
 
-}  // namespace esper::env
-#endif  // ESPER_CORE_ENV_NEAREST_NAME_H_
+}  // namespace esper
+#endif  // ESPER_CORE_NEAREST_NAME_H_

@@ -1,10 +1,10 @@
-#include "core/env/nearest_name.h"
+#include "core/nearest_name.h"
 
 #include <algorithm>
 #include <cstddef>
 #include <numeric>
 
-namespace esper::env {
+namespace esper {
 namespace {
 
 int EditDistance(const std::string& a, const std::string& b) {
@@ -33,4 +33,4 @@ std::string NearestName(const std::string& name,
                            });
 }
 
-}  // namespace esper::env
+}  // namespace esper

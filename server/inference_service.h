@@ -33,6 +33,8 @@ class InferenceService : public v1::PolicyInference::CallbackService {
 
   int64_t open_episodes() { return engine_.episodes().OpenCount(); }
   int64_t queued_calls() const { return engine_.queued_calls(); }
+  // For services that speak other protocols over the same episodes.
+  InferenceEngine& engine() { return engine_; }
 
   grpc::ServerUnaryReactor* GetPolicy(grpc::CallbackServerContext* context,
                                       const v1::GetPolicyRequest* request,

@@ -29,12 +29,26 @@ absl::Status WrongIncarnation(const std::string& field, int64_t row,
                    "Open the environment under a higher incarnation.");
 }
 
+bool IsHeld(const StepClaim& claim) { return claim.held != nullptr; }
+bool IsHeld(const CloseClaim&) { return false; }
+
+// The step of an episode that the table does not know.
+StepTicket HeldTicket(const StepClaim& claim) {
+  StepTicket ticket;
+  ticket.held = claim.held;
+  ticket.seed = claim.held->seed;
+  ticket.step = claim.held->step;
+  ticket.deterministic = claim.held->deterministic;
+  return ticket;
+}
+
 // MALFORMED_REQUEST if two claims name the same episode.
 template <typename Claim>
 absl::Status CheckDistinct(const std::vector<Claim>& claims,
                            const std::string& field) {
   absl::flat_hash_set<std::string> seen;
   for (size_t row = 0; row < claims.size(); ++row) {
+    if (IsHeld(claims[row])) continue;
     if (!seen.insert(claims[row].episode_id).second) {
       return RefuseRow("MALFORMED_REQUEST", field, row,
                        "the episode is named twice in one call.",
@@ -243,6 +257,10 @@ absl::StatusOr<std::optional<std::vector<StepTicket>>> EpisodeTable::BeginSteps(
   ExpireIdle();
   std::vector<StepTicket> tickets;
   for (size_t row = 0; row < claims.size(); ++row) {
+    if (IsHeld(claims[row])) {
+      tickets.push_back(HeldTicket(claims[row]));
+      continue;
+    }
     auto ticket = CheckStep(claims[row], row);
     if (!ticket.ok()) return ticket.status();
     tickets.push_back(*std::move(ticket));
@@ -255,6 +273,7 @@ void EpisodeTable::CommitSteps(const std::vector<StepTicket>& tickets) {
   absl::MutexLock lock(&mu_);
   for (const StepTicket& ticket : tickets) {
     Episode* episode = ticket.episode.get();
+    if (episode == nullptr) continue;
     if (!ticket.repeated) {
       episode->last_answer = ticket.answer;
       ++episode->next_step;
@@ -268,7 +287,9 @@ void EpisodeTable::CommitSteps(const std::vector<StepTicket>& tickets) {
 
 void EpisodeTable::AbortSteps(const std::vector<StepTicket>& tickets) {
   absl::MutexLock lock(&mu_);
-  for (const StepTicket& ticket : tickets) Unclaim(ticket.episode.get());
+  for (const StepTicket& ticket : tickets) {
+    if (ticket.episode != nullptr) Unclaim(ticket.episode.get());
+  }
 }
 
 absl::StatusOr<CloseTicket> EpisodeTable::CheckClose(const CloseClaim& claim,

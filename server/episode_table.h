@@ -63,7 +63,8 @@ class EpisodeTable {
   // ended. Errors, naming the row: UNKNOWN_EPISODE, EPISODE_EXPIRED,
   // WRONG_INCARNATION, STEP_OUT_OF_ORDER (with the expected step),
   // MALFORMED_REQUEST (an episode twice, an outcome at step 0), INVALID_ACTION
-  // (an outcome whose choice is neither the chosen nor the idle one).
+  // (an outcome whose choice is neither the chosen nor the idle one). Rows
+  // whose client holds the state pass through: nothing is remembered of them.
   absl::StatusOr<std::optional<std::vector<StepTicket>>> BeginSteps(
       const std::vector<StepClaim>& claims) ABSL_LOCKS_EXCLUDED(mu_);
 

@@ -27,8 +27,21 @@ struct Outcome {
   int64_t effective_choice = 0;
 };
 
+// An episode that no server remembers: what its client brings along with a
+// step, and gets back for the next one.
+struct HeldState {
+  uint64_t seed = 0;
+  int64_t step = 0;  // That comes next.
+  bool deterministic = false;
+  // float32 [L, H] each; empty before the first step, which starts from zeros.
+  std::vector<float> h;
+  std::vector<float> c;
+};
+
 // One row of a GetAction call.
 struct StepClaim {
+  // Null if the server holds the state; otherwise the fields below are unused.
+  std::shared_ptr<const HeldState> held;
   std::string episode_id;
   uint64_t incarnation = 0;
   int64_t step = 0;
@@ -71,7 +84,9 @@ struct Episode {
 
 // A claim on one step.
 struct StepTicket {
-  std::shared_ptr<Episode> episode;
+  std::shared_ptr<Episode> episode;  // Null if the client holds the state.
+  std::shared_ptr<const HeldState> held;
+  HeldState next;  // After the step, if `held`.
   std::optional<Outcome> previous;
   // The last step again: `answer` is the stored one and nothing is computed.
   bool repeated = false;

@@ -10,6 +10,7 @@
 #include "core/policy/inference_policy.h"
 #include "core/policy/sampler.h"
 #include "server/grpc_status.h"
+#include "server/held_rows.h"
 
 namespace esper::server {
 namespace {
@@ -30,8 +31,9 @@ ActionBatcher::Options BatcherOptions(const InferenceOptions& options) {
   return {options.workers, options.max_batch_rows, options.max_queued_calls};
 }
 
-// A superseded episode keeps its row while a batch holds it; rows beyond
-// `max_episodes` make sure that opening does not have to wait for that.
+// A superseded episode keeps its row while a batch holds it, and a step whose
+// client holds the state has a row lent to it; rows beyond `max_episodes` make
+// sure that opening does not have to wait for that.
 int64_t StateRows(const InferenceOptions& options) {
   const int64_t in_batches =
       int64_t{options.workers} *
@@ -152,6 +154,7 @@ absl::StatusOr<bool> InferenceEngine::Claim(InferenceCall* call) {
 
 void InferenceEngine::Commit(InferenceCall* call) {
   if (call->action_ != nullptr) {
+    ReturnRows(&call->steps_, &pool_);
     episodes_.CommitSteps(call->steps_);
     for (const StepTicket& ticket : call->steps_) {
       ++(ticket.repeated ? counters_->steps_repeated
@@ -164,6 +167,7 @@ void InferenceEngine::Commit(InferenceCall* call) {
 
 void InferenceEngine::Abort(InferenceCall* call) {
   if (call->action_ != nullptr) {
+    ReturnRows(&call->steps_, &pool_);
     episodes_.AbortSteps(call->steps_);
   } else {
     episodes_.AbortClose(call->closed_);
@@ -204,7 +208,6 @@ void InferenceEngine::TakeSteps(const PublishedPolicy& policy,
                                 const CallList& calls) {
   RowCollector observations, categorical, heads, conditional;
   policy::CounterKeys noise;
-  std::vector<int64_t> state_rows;
   std::vector<StepTicket*> tickets;
   for (InferenceCall* call : calls) {
     std::vector<int64_t> fresh;  // Rows that are not answered from memory.
@@ -213,7 +216,6 @@ void InferenceEngine::TakeSteps(const PublishedPolicy& policy,
       if (ticket.repeated) continue;
       fresh.push_back(static_cast<int64_t>(row));
       tickets.push_back(&ticket);
-      state_rows.push_back(ticket.state_row);
       noise.keys.push_back({ticket.seed, static_cast<uint64_t>(ticket.step),
                             ticket.deterministic});
     }
@@ -225,6 +227,11 @@ void InferenceEngine::TakeSteps(const PublishedPolicy& policy,
   }
   if (tickets.empty()) return;
 
+  LendRows(tickets, policies_->spec().lstm_layers, &pool_);
+  std::vector<int64_t> state_rows;
+  for (const StepTicket* ticket : tickets) {
+    state_rows.push_back(ticket->state_row);
+  }
   const at::Tensor rows = Int64(state_rows);
   policy::PolicyInputs inputs;
   inputs.observations = policy.scaler.Apply(observations.Take());
@@ -234,6 +241,7 @@ void InferenceEngine::TakeSteps(const PublishedPolicy& policy,
   std::tie(inputs.state.h, inputs.state.c) = pool_.Gather(rows);
   const policy::ActionSample sample = policy.policy->GetAction(inputs, noise);
   FillAnswers(sample, policy.version, tickets);
+  ReadHeldStates(tickets, sample.next_state.h, sample.next_state.c);
   pool_.Scatter(rows, sample.next_state.h, sample.next_state.c);
   ++counters_->batches_run;
 }

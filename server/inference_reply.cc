@@ -1,8 +1,13 @@
 #include "server/inference_reply.h"
 
+#include <algorithm>
+#include <string>
+
 #include "proto/codec/tensor_codec.h"
 
 namespace esper::server {
+
+namespace {
 
 int64_t CommonVersion(const std::vector<StepTicket>& tickets, int64_t current) {
   const int64_t first = tickets.front().answer.version;
@@ -12,8 +17,27 @@ int64_t CommonVersion(const std::vector<StepTicket>& tickets, int64_t current) {
   return first;
 }
 
-void EncodeSteps(const std::vector<StepTicket>& tickets, bool wide_actions,
-                 bool with_entropies, v1::GetActionResponse* response) {
+bool HasWideHead(const policy::PolicySpec& spec) {
+  return std::any_of(spec.heads.begin(), spec.heads.end(), [](auto& head) {
+    return head.kind == policy::HeadKind::kCategorical && head.size > 256;
+  });
+}
+
+bool IsHeld(const StepTicket& ticket) { return ticket.held != nullptr; }
+
+}  // namespace
+
+StepReplyEncoder::StepReplyEncoder(const PolicyStore* policies,
+                                   const StateCodec* states)
+    : policies_(policies),
+      states_(states),
+      wide_actions_(HasWideHead(policies->spec())) {}
+
+void StepReplyEncoder::Encode(const std::vector<StepTicket>& tickets,
+                              int64_t version, bool with_entropies,
+                              v1::GetActionResponse* response) const {
+  policies_->FillHeader(CommonVersion(tickets, version),
+                        response->mutable_header());
   const int64_t rows = static_cast<int64_t>(tickets.size());
   const int64_t heads =
       static_cast<int64_t>(tickets.front().answer.actions.size());
@@ -34,7 +58,7 @@ void EncodeSteps(const std::vector<StepTicket>& tickets, bool wide_actions,
     values.push_back(answer.value);
     versions.push_back(answer.version);
   }
-  if (wide_actions) {
+  if (wide_actions_) {
     codec::EncodeValues(actions, {rows, heads}, response->mutable_actions());
   } else {
     codec::EncodeValues(std::vector<uint8_t>(actions.begin(), actions.end()),
@@ -53,6 +77,11 @@ void EncodeSteps(const std::vector<StepTicket>& tickets, bool wide_actions,
                         behaviour->mutable_entropies());
   }
   codec::EncodeValues(versions, {rows}, response->mutable_policy_versions());
+  if (std::none_of(tickets.begin(), tickets.end(), IsHeld)) return;
+  for (const StepTicket& ticket : tickets) {
+    response->add_recurrent_states(IsHeld(ticket) ? states_->Encode(ticket.next)
+                                                  : std::string());
+  }
 }
 
 void EncodeClosed(const std::vector<CloseTicket>& tickets,

@@ -6,17 +6,29 @@
 
 #include "esper/v1/policy_inference.pb.h"
 #include "server/episode_types.h"
+#include "server/policy_store.h"
+#include "server/state_codec.h"
 
 namespace esper::server {
 
-// Version that answered all rows, or `current` if they differ (which happens
-// where a repeated step is answered from memory).
-int64_t CommonVersion(const std::vector<StepTicket>& tickets, int64_t current);
+// Makes the replies of GetAction and StreamActions. Immutable; any thread may
+// use it.
+class StepReplyEncoder {
+ public:
+  // Both must outlive the encoder.
+  StepReplyEncoder(const PolicyStore* policies, const StateCodec* states);
 
-// Fills everything but the header. Row i is tickets[i]; all have K heads and C
-// continuous values. `wide_actions`: some head has more than 256 choices.
-void EncodeSteps(const std::vector<StepTicket>& tickets, bool wide_actions,
-                 bool with_entropies, v1::GetActionResponse* response);
+  // Fills the whole response: row i is tickets[i], of which there is at least
+  // one. The header names the version that answered all rows, or `version`,
+  // which acts now, if they differ (some are answered from memory).
+  void Encode(const std::vector<StepTicket>& tickets, int64_t version,
+              bool with_entropies, v1::GetActionResponse* response) const;
+
+ private:
+  const PolicyStore* const policies_;
+  const StateCodec* const states_;
+  const bool wide_actions_;  // Some head has more than 256 choices.
+};
 
 // Fills everything but the header.
 void EncodeClosed(const std::vector<CloseTicket>& tickets,

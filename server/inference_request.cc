@@ -58,6 +58,7 @@ InferenceRequestDecoder::InferenceRequestDecoder(
     const policy::PolicySpec& spec, const InferenceOptions& options)
     : options_(options),
       masks_(spec),
+      states_(spec, options.state_key),
       observation_width_(spec.observation_width()),
       categorical_count_(spec.categorical_count()),
       cardinality_(spec.categorical ? spec.categorical->cardinality : 0),
@@ -141,6 +142,60 @@ absl::StatusOr<Outcome> InferenceRequestDecoder::DecodeOutcome(
   return Outcome{message.reward(), message.effective_choice()};
 }
 
+absl::StatusOr<std::shared_ptr<const HeldState>>
+InferenceRequestDecoder::DecodeHeld(const v1::StepRow& message,
+                                    int64_t row) const {
+  const bool begins = message.has_client_episode();
+  const bool goes_on = !message.recurrent_state().empty();
+  if (!begins && !goes_on) return nullptr;
+  if ((begins && goes_on) || !message.episode_id().empty()) {
+    return RefuseRow("MALFORMED_REQUEST", "rows", row,
+                     "the row says more than once whose state it needs.",
+                     "Set one of episode_id, client_episode and "
+                     "recurrent_state.");
+  }
+  HeldState state;
+  if (begins) {
+    state.seed = message.client_episode().seed();
+    state.deterministic = message.client_episode().deterministic();
+  } else {
+    auto decoded = states_.Decode(message.recurrent_state(), row);
+    if (!decoded.ok()) return decoded.status();
+    state = *std::move(decoded);
+  }
+  if (message.step() != state.step) {
+    return RefuseRow(
+        "STEP_OUT_OF_ORDER", "step", row,
+        absl::StrCat("step ", message.step(),
+                     " was sent with a state for step ", state.step, "."),
+        "Send a state with the step that it was given for.", state.step);
+  }
+  return std::make_shared<const HeldState>(std::move(state));
+}
+
+absl::StatusOr<StepClaim> InferenceRequestDecoder::DecodeRow(
+    const v1::StepRow& message, int64_t row) const {
+  StepClaim claim;
+  auto held = DecodeHeld(message, row);
+  if (!held.ok()) return held.status();
+  claim.held = *std::move(held);
+  claim.episode_id = message.episode_id();
+  claim.incarnation = message.incarnation();
+  claim.step = message.step();
+  if (message.has_previous_outcome()) {
+    if (claim.held != nullptr && claim.step == 0) {
+      return RefuseRow("MALFORMED_REQUEST", "previous_outcome", row,
+                       "step 0 has no step before it.",
+                       "Leave previous_outcome unset at step 0.");
+    }
+    auto outcome =
+        DecodeOutcome(message.previous_outcome(), "previous_outcome", row);
+    if (!outcome.ok()) return outcome.status();
+    claim.previous = *outcome;
+  }
+  return claim;
+}
+
 absl::StatusOr<at::Tensor> InferenceRequestDecoder::DecodeCategorical(
     const v1::Tensor& message, int64_t rows, const std::string& field,
     const std::vector<bool>& read) const {
@@ -202,18 +257,9 @@ absl::StatusOr<ActionInput> InferenceRequestDecoder::DecodeAction(
   if (!not_empty.ok()) return not_empty;
 
   for (int64_t row = 0; row < rows; ++row) {
-    const v1::StepRow& message = request.rows(row);
-    StepClaim claim;
-    claim.episode_id = message.episode_id();
-    claim.incarnation = message.incarnation();
-    claim.step = message.step();
-    if (message.has_previous_outcome()) {
-      auto outcome =
-          DecodeOutcome(message.previous_outcome(), "previous_outcome", row);
-      if (!outcome.ok()) return outcome.status();
-      claim.previous = *outcome;
-    }
-    input.claims.push_back(std::move(claim));
+    auto claim = DecodeRow(request.rows(row), row);
+    if (!claim.ok()) return claim.status();
+    input.claims.push_back(*std::move(claim));
   }
   return input;
 }

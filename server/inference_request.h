@@ -2,6 +2,7 @@
 #define ESPER_SERVER_INFERENCE_REQUEST_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "proto/codec/mask_codec.h"
 #include "server/episode_types.h"
 #include "server/inference_options.h"
+#include "server/state_codec.h"
 
 namespace esper::server {
 
@@ -55,7 +57,9 @@ class InferenceRequestDecoder {
 
   // Errors: those, INFERENCE_ONLY, BAD_SHAPE, NONFINITE_INPUT,
   // BAD_BLUEPRINT_INDEX, EMPTY_ACTION_MASK, MALFORMED_REQUEST, INVALID_ACTION
-  // (an effective choice that does not exist); each names the row at fault.
+  // (an effective choice that does not exist), and of rows whose client holds
+  // the state BAD_STATE, SPEC_MISMATCH and STEP_OUT_OF_ORDER; each names the
+  // row at fault.
   absl::StatusOr<ActionInput> DecodeAction(
       const v1::GetActionRequest& request) const;
 
@@ -63,12 +67,20 @@ class InferenceRequestDecoder {
   absl::StatusOr<CloseInput> DecodeClose(
       const v1::CloseEpisodesRequest& request) const;
 
+  const StateCodec& states() const { return states_; }
+
  private:
   absl::Status CheckSize(const google::protobuf::MessageLite& request, int rows,
                          const std::string& field) const;
   absl::StatusOr<Outcome> DecodeOutcome(const v1::StepOutcome& message,
                                         const std::string& field,
                                         int64_t row) const;
+  // What a row says of the state that its client holds; null if the server
+  // holds it.
+  absl::StatusOr<std::shared_ptr<const HeldState>> DecodeHeld(
+      const v1::StepRow& message, int64_t row) const;
+  absl::StatusOr<StepClaim> DecodeRow(const v1::StepRow& message,
+                                      int64_t row) const;
   // int64 [N, S], or undefined if the policy has none. `read`: rows whose
   // values are checked; empty: all.
   absl::StatusOr<at::Tensor> DecodeCategorical(
@@ -77,6 +89,7 @@ class InferenceRequestDecoder {
 
   const InferenceOptions options_;
   const codec::MaskCodec masks_;
+  const StateCodec states_;
   const int64_t observation_width_;
   const int64_t categorical_count_;
   const int64_t cardinality_;     // Categorical values are -1 or below it.

@@ -1,14 +1,13 @@
 #include "server/inference_service.h"
 
-#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <utility>
 
 #include "google/protobuf/duration.pb.h"
 #include "proto/codec/duration.h"
+#include "server/action_stream.h"
 #include "server/grpc_status.h"
-#include "server/inference_reply.h"
 #include "server/refusal.h"
 
 namespace esper::server {
@@ -74,26 +73,20 @@ class RpcCall : public InferenceCall {
 class StepRpc : public RpcCall {
  public:
   StepRpc(ActionInput input, bool entropies, WaitingReactor* reactor,
-          grpc::CallbackServerContext* context, const PolicyStore* policies,
+          grpc::CallbackServerContext* context, const StepReplyEncoder* replies,
           ServerCounters* counters, v1::GetActionResponse* response)
       : RpcCall(std::move(input), reactor, context, counters),
         entropies_(entropies),
-        policies_(policies),
+        replies_(replies),
         response_(response) {}
 
  private:
   void Encode() override {
-    const auto& heads = policies_->spec().heads;
-    const bool wide = std::any_of(heads.begin(), heads.end(), [](auto& head) {
-      return head.kind == policy::HeadKind::kCategorical && head.size > 256;
-    });
-    EncodeSteps(steps_, wide, entropies_, response_);
-    policies_->FillHeader(CommonVersion(steps_, policy_version_),
-                          response_->mutable_header());
+    replies_->Encode(steps_, policy_version_, entropies_, response_);
   }
 
   const bool entropies_;
-  const PolicyStore* const policies_;
+  const StepReplyEncoder* const replies_;
   v1::GetActionResponse* const response_;
 };
 
@@ -127,6 +120,7 @@ InferenceService::InferenceService(const InferenceOptions& options,
       policies_(policies),
       counters_(counters),
       decoder_(policies->spec(), options),
+      replies_(policies, &decoder_.states()),
       engine_(options, policies, counters, std::move(clock)) {}
 
 void InferenceService::Drain() {
@@ -149,6 +143,7 @@ grpc::ServerUnaryReactor* InferenceService::GetPolicy(
     limits->set_max_episodes(options_.max_episodes);
     limits->set_max_queued_calls(options_.max_queued_calls);
     limits->set_max_message_bytes(options_.max_message_bytes);
+    limits->set_max_stream_requests(options_.max_stream_requests);
     codec::SetDuration(options_.episode_lease, limits->mutable_episode_lease());
     return absl::OkStatus();
   });
@@ -188,11 +183,22 @@ grpc::ServerUnaryReactor* InferenceService::GetAction(
     if (!input.ok()) return input.status();
     engine_.Enqueue(std::make_unique<StepRpc>(
         *std::move(input), request->return_entropies(), reactor, context,
-        policies_, counters_, response));
+        &replies_, counters_, response));
     return absl::OkStatus();
   });
   if (!status.ok()) FinishCall(reactor, context, counters_, status);
   return reactor;
+}
+
+grpc::ServerBidiReactor<v1::StreamActionsRequest, v1::StreamActionsResponse>*
+InferenceService::StreamActions(grpc::CallbackServerContext* context) {
+  ActionStreamParts parts;
+  parts.decoder = &decoder_;
+  parts.replies = &replies_;
+  parts.engine = &engine_;
+  parts.counters = counters_;
+  parts.max_requests = options_.max_stream_requests;
+  return NewActionStream(parts, context);
 }
 
 grpc::ServerUnaryReactor* InferenceService::CloseEpisodes(

@@ -9,6 +9,7 @@
 #include "server/clock.h"
 #include "server/inference_engine.h"
 #include "server/inference_options.h"
+#include "server/inference_reply.h"
 #include "server/inference_request.h"
 #include "server/policy_store.h"
 #include "server/server_counters.h"
@@ -46,6 +47,8 @@ class InferenceService : public v1::PolicyInference::CallbackService {
   grpc::ServerUnaryReactor* GetAction(grpc::CallbackServerContext* context,
                                       const v1::GetActionRequest* request,
                                       v1::GetActionResponse* response) override;
+  grpc::ServerBidiReactor<v1::StreamActionsRequest, v1::StreamActionsResponse>*
+  StreamActions(grpc::CallbackServerContext* context) override;
   grpc::ServerUnaryReactor* CloseEpisodes(
       grpc::CallbackServerContext* context,
       const v1::CloseEpisodesRequest* request,
@@ -60,6 +63,7 @@ class InferenceService : public v1::PolicyInference::CallbackService {
   PolicyStore* const policies_;
   ServerCounters* const counters_;
   const InferenceRequestDecoder decoder_;
+  const StepReplyEncoder replies_;
   std::atomic<bool> draining_{false};
   InferenceEngine engine_;
 };

@@ -22,6 +22,7 @@
 #include "server/log_setup.h"
 #include "server/ppo_messages.h"
 #include "server/server.h"
+#include "server/state_codec.h"
 #include "server/version.h"
 #include "spdlog/spdlog.h"
 
@@ -56,6 +57,12 @@ ABSL_FLAG(std::string, log_format, "text", "text or json.");
 ABSL_FLAG(int, workers, 1, "Threads that run the policy for GetAction.");
 ABSL_FLAG(int, max_episodes, 16384, "Episodes open at a time.");
 ABSL_FLAG(int, max_queue, 1024, "GetAction calls that wait for a worker.");
+ABSL_FLAG(int, max_stream_requests, 64,
+          "Requests of one StreamActions stream that are not yet answered.");
+ABSL_FLAG(std::string, state_key_file, "",
+          "File with the key that signs the recurrent states which clients "
+          "hold, at least 16 bytes; the same on all replicas. Empty: they "
+          "carry a digest that finds damage, not forgery.");
 ABSL_FLAG(absl::Duration, episode_lease, absl::Minutes(10),
           "Idle time after which an episode expires.");
 
@@ -125,6 +132,14 @@ absl::StatusOr<ServerOptions> OptionsFromFlags() {
   options.inference.max_episodes = absl::GetFlag(FLAGS_max_episodes);
   options.inference.max_queued_calls = absl::GetFlag(FLAGS_max_queue);
   options.inference.episode_lease = absl::GetFlag(FLAGS_episode_lease);
+  options.inference.max_stream_requests =
+      absl::GetFlag(FLAGS_max_stream_requests);
+  if (const std::string file = absl::GetFlag(FLAGS_state_key_file);
+      !file.empty()) {
+    auto key = ReadStateKey(file);
+    if (!key.ok()) return key.status();
+    options.inference.state_key = *std::move(key);
+  }
   const std::string spec_file = absl::GetFlag(FLAGS_policy_spec);
   auto spec = spec_file.empty()
                   ? DecodePolicyConfig(config->policy(), config->profile())

@@ -53,6 +53,8 @@ absl::Status CheckOptions(const ServerOptions& options) {
         CheckRange("max_queue", inference.max_queued_calls, 1, 1 << 20),
         CheckRange("max_rows_per_call", inference.max_rows_per_call, 1,
                    1 << 16),
+        CheckRange("max_stream_requests", inference.max_stream_requests, 1,
+                   1 << 16),
         CheckRange("max_batch_rows", inference.max_batch_rows, 1, 1 << 16)}) {
     if (!status.ok()) return status;
   }

@@ -64,6 +64,18 @@ float CounterNoise(uint64_t episode_seed, uint64_t step, uint32_t head,
   return Exponential(Words(episode_seed, step, head, entry / 4)[entry % 4]);
 }
 
+void CounterNoise(const NoiseKey& key, uint32_t head, int64_t count,
+                  float* noise) {
+  std::array<uint32_t, 4> words = {};
+  for (int64_t j = 0; j < count; ++j) {
+    if (j % 4 == 0) {
+      words =
+          Words(key.episode_seed, key.step, head, static_cast<uint32_t>(j / 4));
+    }
+    noise[j] = key.deterministic ? 1.0f : Exponential(words[j % 4]);
+  }
+}
+
 at::Tensor CounterNoise(const std::vector<NoiseKey>& keys,
                         const HeadLayout& layout) {
   at::Tensor noise = at::empty(
@@ -71,19 +83,8 @@ at::Tensor CounterNoise(const std::vector<NoiseKey>& keys,
   float* row = noise.mutable_data_ptr<float>();
   for (const NoiseKey& key : keys) {
     for (int64_t head = 0; head < layout.num_heads(); ++head) {
-      float* out = row + layout.offset(head);
-      std::array<uint32_t, 4> words = {};
-      for (int64_t j = 0; j < layout.size(head); ++j) {
-        if (key.deterministic) {
-          out[j] = 1.0f;
-          continue;
-        }
-        if (j % 4 == 0) {
-          words = Words(key.episode_seed, key.step, static_cast<uint32_t>(head),
-                        static_cast<uint32_t>(j / 4));
-        }
-        out[j] = Exponential(words[j % 4]);
-      }
+      CounterNoise(key, static_cast<uint32_t>(head), layout.size(head),
+                   row + layout.offset(head));
     }
     row += layout.width();
   }
@@ -95,6 +96,19 @@ float CounterNormal(uint64_t episode_seed, uint64_t step, uint32_t head,
   return Normal(Words(episode_seed, step, head, entry / 4), entry % 4);
 }
 
+void CounterNormals(const NoiseKey& key, uint32_t head, int64_t count,
+                    float* noise) {
+  std::array<uint32_t, 4> words = {};
+  for (int64_t j = 0; j < count; ++j) {
+    if (j % 4 == 0) {
+      words =
+          Words(key.episode_seed, key.step, head, static_cast<uint32_t>(j / 4));
+    }
+    noise[j] =
+        key.deterministic ? 0.0f : Normal(words, static_cast<uint32_t>(j % 4));
+  }
+}
+
 at::Tensor CounterNormals(const std::vector<NoiseKey>& keys,
                           const HeadLayout& layout) {
   at::Tensor noise =
@@ -103,16 +117,8 @@ at::Tensor CounterNormals(const std::vector<NoiseKey>& keys,
   float* row = noise.mutable_data_ptr<float>();
   for (const NoiseKey& key : keys) {
     for (const int64_t head : layout.gaussian_heads()) {
-      if (key.deterministic) continue;
-      float* out = row + layout.continuous_offset(head);
-      std::array<uint32_t, 4> words = {};
-      for (int64_t j = 0; j < layout.dimensions(head); ++j) {
-        if (j % 4 == 0) {
-          words = Words(key.episode_seed, key.step, static_cast<uint32_t>(head),
-                        static_cast<uint32_t>(j / 4));
-        }
-        out[j] = Normal(words, static_cast<uint32_t>(j % 4));
-      }
+      CounterNormals(key, static_cast<uint32_t>(head), layout.dimensions(head),
+                     row + layout.continuous_offset(head));
     }
     row += layout.continuous_width();
   }

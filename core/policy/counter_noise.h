@@ -31,6 +31,10 @@ struct NoiseKey {
 float CounterNoise(uint64_t episode_seed, uint64_t step, uint32_t head,
                    uint32_t entry);
 
+// The first `count` entries of a head.
+void CounterNoise(const NoiseKey& key, uint32_t head, int64_t count,
+                  float* noise);
+
 // The same for whole rows: float32 [B, A] in the packed layout, B the number of
 // keys. Deterministic rows are 1.
 at::Tensor CounterNoise(const std::vector<NoiseKey>& keys,
@@ -43,6 +47,10 @@ at::Tensor CounterNoise(const std::vector<NoiseKey>& keys,
 // Its size is at most 5.9.
 float CounterNormal(uint64_t episode_seed, uint64_t step, uint32_t head,
                     uint32_t entry);
+
+// The first `count` entries of a head.
+void CounterNormals(const NoiseKey& key, uint32_t head, int64_t count,
+                    float* noise);
 
 // The same for whole rows: float32 [B, C] of the Gaussian heads. Deterministic
 // rows are 0.

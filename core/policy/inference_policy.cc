@@ -8,6 +8,8 @@
 #include "c10/core/InferenceMode.h"
 #include "core/error.h"
 #include "core/policy/network_forward.h"
+#include "core/policy/packed_acting.h"
+#include "core/policy/packed_policy.h"
 #include "core/policy/policy_io.h"
 #include "core/tensor/checks.h"
 
@@ -46,6 +48,7 @@ struct InferencePolicy::Parts {
   const HeadLayout layout;
   NetworkWeights weights;
   ActingPolicy acting;
+  std::optional<PackedPolicy> packed;
   // Undefined: observations pass as they are.
   at::Tensor mean;
   at::Tensor deviation;  // sqrt(variance + epsilon).
@@ -60,7 +63,7 @@ InferencePolicy::~InferencePolicy() = default;
 absl::StatusOr<std::shared_ptr<const InferencePolicy>> InferencePolicy::Create(
     const PolicySpec& spec, const tensor::NamedTensors& weights,
     int64_t policy_version, const ObservationNormalizer& normalizer,
-    const std::optional<FloorSettings>& floors) {
+    const std::optional<FloorSettings>& floors, InferencePrecision precision) {
   absl::Status status = spec.Validate();
   if (!status.ok()) return status;
   status = ValidateWeights(spec, weights);
@@ -111,6 +114,7 @@ absl::StatusOr<std::shared_ptr<const InferencePolicy>> InferencePolicy::Create(
     return ToStatus(error);
   }
   acting.origin = std::move(origin);
+  parts->packed.emplace(parts->spec, parts->layout, parts->weights, precision);
   return std::shared_ptr<const InferencePolicy>(
       new InferencePolicy(std::move(parts)));
 }
@@ -118,6 +122,10 @@ absl::StatusOr<std::shared_ptr<const InferencePolicy>> InferencePolicy::Create(
 const PolicySpec& InferencePolicy::spec() const { return parts_->spec; }
 const HeadLayout& InferencePolicy::layout() const { return parts_->layout; }
 const ActingPolicy& InferencePolicy::acting() const { return parts_->acting; }
+const PackedPolicy& InferencePolicy::packed() const { return *parts_->packed; }
+InferencePrecision InferencePolicy::precision() const {
+  return parts_->packed->precision();
+}
 const std::string& InferencePolicy::spec_digest() const {
   return parts_->acting.origin->spec_digest;
 }
@@ -134,14 +142,15 @@ ActionSample InferencePolicy::GetAction(const PolicyInputs& inputs,
   CheckDetached(inputs.observations, "GetAction", "observations");
   PolicyInputs normalized = inputs;
   normalized.observations = Normalize(inputs.observations);
-  return policy::GetAction(parts_->acting, normalized, noise, options);
+  return policy::GetAction(parts_->acting, *parts_->packed, normalized, noise,
+                           options);
 }
 
 BehaviourTensor InferencePolicy::GetValue(const PolicyInputs& inputs) const {
   CheckDetached(inputs.observations, "GetValue", "observations");
   PolicyInputs normalized = inputs;
   normalized.observations = Normalize(inputs.observations);
-  return policy::GetValue(parts_->acting, normalized);
+  return policy::GetValue(parts_->acting, *parts_->packed, normalized);
 }
 
 BehaviourTensor InferencePolicy::PredictContributions(

@@ -8,11 +8,14 @@
 
 #include "ATen/core/Tensor.h"
 #include "absl/status/statusor.h"
+#include "core/policy/inference_precision.h"
 #include "core/policy/policy_forward.h"
 #include "core/policy/sampler.h"
 #include "core/tensor/safetensors.h"
 
 namespace esper::policy {
+
+class PackedPolicy;  // core/policy/packed_policy.h
 
 // What is done to a raw observation before the network sees it:
 // clamp((x - mean) / sqrt(variance + epsilon), -limit, limit), per feature.
@@ -33,11 +36,13 @@ class InferencePolicy {
   // Copies. INVALID_ARGUMENT for an invalid specification, weights that are not
   // exactly its parameters and finite, a normaliser of another width, or floors
   // that do not fit (BAD_FLOOR). `floors`: those that this version acts with;
-  // absent: the specification's.
+  // absent: the specification's. `precision`: of the products of `GetAction`
+  // and `GetValue`.
   static absl::StatusOr<std::shared_ptr<const InferencePolicy>> Create(
       const PolicySpec& spec, const tensor::NamedTensors& weights,
       int64_t policy_version, const ObservationNormalizer& normalizer = {},
-      const std::optional<FloorSettings>& floors = std::nullopt);
+      const std::optional<FloorSettings>& floors = std::nullopt,
+      InferencePrecision precision = InferencePrecision::kFp32);
 
   ~InferencePolicy();
 
@@ -47,11 +52,17 @@ class InferencePolicy {
   int64_t policy_version() const;
   // In force when acting; training evaluates with the same.
   const FloorSettings& floors() const;
-  // The view that sampler functions take; valid while this object lives.
+  InferencePrecision precision() const;
+  // The view that sampler functions take, in fp32: the reference for what is
+  // below, and the source of what is rarely asked for. Valid while this object
+  // lives.
   const ActingPolicy& acting() const;
+  // The network and sampler that act, on plain numbers. Observations as the
+  // network sees them. Valid while this object lives.
+  const PackedPolicy& packed() const;
 
   // As the function of the same name in core/policy/sampler.h, on raw
-  // observations.
+  // observations. The first two run the packed policy.
   ActionSample GetAction(const PolicyInputs& inputs, const Noise& noise,
                          const SampleOptions& options = {}) const;
   BehaviourTensor GetValue(const PolicyInputs& inputs) const;

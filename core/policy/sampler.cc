@@ -2,149 +2,21 @@
 
 #include <utility>
 
-#include "ATen/ops/empty.h"
 #include "ATen/ops/ones.h"
 #include "ATen/ops/zeros.h"
-#include "absl/strings/str_cat.h"
 #include "c10/core/InferenceMode.h"
 #include "core/error.h"
 #include "core/policy/diagonal_gaussian.h"
 #include "core/policy/input_checks.h"
 #include "core/policy/masked_categorical.h"
 #include "core/policy/network_forward.h"
+#include "core/policy/sampler_inputs.h"
 #include "core/tensor/checks.h"
 
 namespace esper::policy {
 namespace {
 
-// [B, X] or [B, 1, X] -> [B, 1, X].
-at::Tensor AsOneStep(const at::Tensor& x, const std::string& name) {
-  if (!x.defined()) return x;
-  if (x.dim() == 2) return x.unsqueeze(1);
-  if (x.dim() != 3 || x.size(1) != 1) {
-    throw ShapeError(name, "[B, width] or [B, 1, width]: one step per row",
-                     tensor::Describe(x));
-  }
-  return x;
-}
-
-// One step of every row, checked.
-struct Step {
-  at::Tensor observations;  // [B, 1, D].
-  at::Tensor categorical;   // [B, 1, S].
-  RecurrentState state;
-  int64_t batch = 0;
-};
-
-Step CheckStep(const PolicySpec& spec, const PolicyInputs& inputs,
-               const std::string& call) {
-  CheckDetached(inputs.observations, call, "observations");
-  CheckDetached(inputs.state.h, call, "h");
-  CheckDetached(inputs.state.c, call, "c");
-  Step step;
-  if (!inputs.observations.defined()) {
-    throw ShapeError("observations", "defined", "undefined");
-  }
-  step.observations = AsOneStep(inputs.observations, "observations");
-  step.categorical = AsOneStep(inputs.categorical, "categorical");
-  CheckObservationShapes(spec, step.observations, step.categorical);
-  step.batch = step.observations.size(0);
-  CheckStateShapes(spec, inputs.state, step.batch);
-  step.state = inputs.state;
-  return step;
-}
-
-at::Tensor CheckMasks(const HeadLayout& layout, const at::Tensor& masks,
-                      int64_t batch) {
-  if (!masks.defined()) return masks;
-  const at::Tensor step = AsOneStep(masks, "action_masks");
-  tensor::CheckTensor(step, "action_masks", at::kBool,
-                      {batch, 1, layout.width()});
-  return step.squeeze(1);
-}
-
-void CheckConditional(const HeadLayout& layout, const at::Tensor& mask,
-                      const PolicyInputs& inputs, int64_t batch) {
-  if (!mask.defined()) return;
-  const int64_t k = layout.conditional_head();
-  if (k < 0) {
-    throw ShapeError("conditional_mask",
-                     "undefined: no head has a conditional mask",
-                     tensor::Describe(mask));
-  }
-  tensor::CheckTensor(mask, "conditional_mask", at::kBool,
-                      {batch, layout.size(layout.driver(k)), layout.size(k)});
-  tensor::CheckSameDevice(mask, "conditional_mask", inputs.observations,
-                          "observations");
-}
-
-// Packed noise [B, A] and the rows that must not use it; both undefined if no
-// row does. `normal`: that of Gaussian heads, [B, C], 0 in those rows.
-struct Drawn {
-  at::Tensor noise;
-  at::Tensor deterministic;
-  at::Tensor normal;
-};
-
-void CheckNoise(const Noise& noise, const HeadLayout& layout, int64_t batch) {
-  if (const auto* given = std::get_if<GivenNoise>(&noise)) {
-    tensor::CheckTensor(given->exponential, "noise", at::kFloat,
-                        {batch, layout.width()});
-    const at::Tensor& e = given->exponential;
-    if (tensor::FirstNonFinite(e) >= 0 || e.le(0).any().item<bool>()) {
-      throw NonFiniteError::Input("noise");
-    }
-    if (layout.gaussian_heads().empty()) return;
-    tensor::CheckTensor(given->normal, "normal noise", at::kFloat,
-                        {batch, layout.continuous_width()});
-    tensor::CheckFinite(given->normal, "normal noise");
-  } else if (const auto* counter = std::get_if<CounterKeys>(&noise)) {
-    const int64_t keys = static_cast<int64_t>(counter->keys.size());
-    if (keys != batch) {
-      throw ShapeError("noise keys", absl::StrCat(batch, " keys"),
-                       absl::StrCat(keys));
-    }
-  }
-}
-
-Drawn Draw(const Noise& noise, const HeadLayout& layout, int64_t batch) {
-  Drawn drawn;
-  if (const auto* given = std::get_if<GivenNoise>(&noise)) {
-    drawn.noise = given->exponential;
-    drawn.normal = given->normal;
-  } else if (const auto* source = std::get_if<GeneratorNoise>(&noise)) {
-    drawn.noise = at::ones({batch, layout.width()}, at::kFloat);
-    drawn.normal = at::zeros({batch, layout.continuous_width()}, at::kFloat);
-    for (const int64_t k : layout.sampling_order()) {
-      if (layout.is_gaussian(k)) {
-        drawn.normal
-            .narrow(1, layout.continuous_offset(k), layout.dimensions(k))
-            .copy_(at::empty({batch, layout.dimensions(k)}, at::kFloat)
-                       .normal_(0, 1, source->generator));
-      } else {
-        drawn.noise.narrow(1, layout.offset(k), layout.size(k))
-            .copy_(at::empty({batch, layout.size(k)}, at::kFloat)
-                       .exponential_(1.0, source->generator));
-      }
-    }
-  } else if (const auto* counter = std::get_if<CounterKeys>(&noise)) {
-    drawn.noise = CounterNoise(counter->keys, layout);
-    if (!layout.gaussian_heads().empty()) {
-      drawn.normal = CounterNormals(counter->keys, layout);
-    }
-    at::Tensor deterministic = at::zeros({batch}, at::kBool);
-    bool any = false;
-    for (int64_t row = 0; row < batch; ++row) {
-      if (!counter->keys[row].deterministic) continue;
-      deterministic.mutable_data_ptr<bool>()[row] = true;
-      any = true;
-    }
-    if (any) drawn.deterministic = deterministic;
-  }
-  return drawn;
-}
-
-TrunkOutput RunTrunk(const ActingPolicy& policy, const Step& step) {
+TrunkOutput RunTrunk(const ActingPolicy& policy, const CheckedStep& step) {
   CheckInputValues(*policy.spec, step.observations, step.categorical,
                    step.state);
   return Trunk(*policy.weights, step.observations, step.categorical,
@@ -155,24 +27,13 @@ BehaviourTensor Numbers(const at::Tensor& x, const ActingPolicy& policy) {
   return BehaviourTensor::FromRecorded(x, policy.origin);
 }
 
-// The head whose logits are reported: what Q takes, or the first sampled; -1
-// without categorical heads.
-int64_t ReportedHead(const PolicySpec& spec, const HeadLayout& layout) {
-  const int64_t q = spec.HeadIndex(spec.q_head);
-  if (q >= 0) return q;
-  for (const int64_t k : layout.sampling_order()) {
-    if (!layout.is_gaussian(k)) return k;
-  }
-  return -1;
-}
-
 }  // namespace
 
 ActionSample GetAction(const ActingPolicy& policy, const PolicyInputs& inputs,
                        const Noise& noise, const SampleOptions& options) {
   const PolicySpec& spec = *policy.spec;
   const HeadLayout& layout = *policy.layout;
-  const Step step = CheckStep(spec, inputs, "GetAction");
+  const CheckedStep step = CheckStep(spec, inputs, "GetAction");
 
   // Operations on tensors from here on are recorded nowhere.
   const c10::InferenceMode inference;
@@ -193,7 +54,7 @@ ActionSample GetAction(const ActingPolicy& policy, const PolicyInputs& inputs,
   const TrunkOutput trunk = RunTrunk(policy, step);
   const at::Tensor rows = trunk.trunk.squeeze(1);
   const HeadOutput heads = Heads(*policy.weights, rows);
-  const Drawn drawn = Draw(noise, layout, step.batch);
+  const DrawnNoise drawn = Draw(noise, layout, step.batch);
 
   ActionSample sample;
   sample.actions = at::zeros({step.batch, layout.num_heads()}, at::kLong);
@@ -265,7 +126,7 @@ ActionSample GetAction(const ActingPolicy& policy, const PolicyInputs& inputs,
 
 BehaviourTensor GetValue(const ActingPolicy& policy,
                          const PolicyInputs& inputs) {
-  const Step step = CheckStep(*policy.spec, inputs, "GetValue");
+  const CheckedStep step = CheckStep(*policy.spec, inputs, "GetValue");
   const c10::InferenceMode inference;
   const TrunkOutput trunk = RunTrunk(policy, step);
   return Numbers(Value(*policy.weights, trunk.trunk.squeeze(1)), policy);
@@ -273,7 +134,8 @@ BehaviourTensor GetValue(const ActingPolicy& policy,
 
 BehaviourTensor PredictContributions(const ActingPolicy& policy,
                                      const PolicyInputs& inputs) {
-  const Step step = CheckStep(*policy.spec, inputs, "PredictContributions");
+  const CheckedStep step =
+      CheckStep(*policy.spec, inputs, "PredictContributions");
   if (policy.spec->contribution_outputs == 0) {
     ErrorDetail detail;
     detail.reason = "MALFORMED_REQUEST";

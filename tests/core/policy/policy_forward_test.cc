@@ -75,10 +75,11 @@ TEST_F(PolicyForwardTest, OneStepIsWhatActingSees) {
   const int64_t op = policy_.spec().HeadIndex("op");
   const at::Tensor op_logits = output.logits.unsafe_tensor().squeeze(1).narrow(
       1, policy_.module().layout().offset(op), 6);
-  EXPECT_TRUE(op_logits.equal(sample.driver_logits.unsafe_tensor()));
-  EXPECT_TRUE(output.values.unsafe_tensor().squeeze(1).equal(
-      sample.values.unsafe_tensor()));
-  EXPECT_TRUE(output.state.h.equal(sample.next_state.h));
+  EXPECT_TRUE(
+      op_logits.allclose(sample.driver_logits.unsafe_tensor(), 1e-4, 1e-5));
+  EXPECT_TRUE(output.values.unsafe_tensor().squeeze(1).allclose(
+      sample.values.unsafe_tensor(), 1e-4, 1e-5));
+  EXPECT_TRUE(output.state.h.allclose(sample.next_state.h, 1e-4, 1e-5));
   const at::Tensor taken = sample.actions.select(1, op).unsqueeze(1);
   EXPECT_TRUE(output.q_values.unsafe_tensor()
                   .squeeze(1)

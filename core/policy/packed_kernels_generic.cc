@@ -1,0 +1,20 @@
+#include <cstdint>
+
+#include "core/policy/packed_kernels.h"
+
+namespace esper::policy::internal {
+namespace {
+
+constexpr int kLanes = 4;
+constexpr int kMaxRows = 3;
+constexpr int kMaxSums = 12;
+
+#include "core/policy/packed_kernels_body.h"
+
+}  // namespace
+
+const PackedKernels kGenericKernels = {"generic",  &Linear,   &LinearBf16,
+                                       &LayerNorm, &LstmCell, &RoundBf16,
+                                       &AllFinite};
+
+}  // namespace esper::policy::internal

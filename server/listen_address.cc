@@ -1,13 +1,16 @@
 #include "server/listen_address.h"
 
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <set>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -36,6 +39,33 @@ bool SocketInUse(const std::string& path) {
       descriptor, reinterpret_cast<const sockaddr*>(&name), sizeof(name));
   close(descriptor);
   return connected == 0;
+}
+
+// The path is free, or a socket that nobody listens on.
+absl::Status CheckSocketPath(const std::string& path) {
+  struct stat entry = {};
+  if (lstat(path.c_str(), &entry) == 0) {
+    if (!S_ISSOCK(entry.st_mode)) {
+      return absl::UnavailableError(
+          absl::StrCat("Cannot listen on unix:", path,
+                       ": there is a file that is no "
+                       "socket. Name another path, or remove it."));
+    }
+    if (SocketInUse(path)) {
+      return absl::UnavailableError(
+          absl::StrCat("Another process listens on unix:", path, "."));
+    }
+    return absl::OkStatus();
+  }
+  const size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "."
+                             : slash == 0               ? "/"
+                                                        : path.substr(0, slash);
+  if (stat(folder.c_str(), &entry) != 0 || !S_ISDIR(entry.st_mode)) {
+    return absl::UnavailableError(absl::StrCat(
+        "Cannot listen on unix:", path, ": there is no folder ", folder, "."));
+  }
+  return absl::OkStatus();
 }
 
 bool HasPort(const std::string& address) {
@@ -75,11 +105,7 @@ absl::Status CheckListenAddress(const std::string& address, bool insecure) {
           absl::StrCat("The socket path ", path, " is longer than ",
                        kMaxSocketPath, " bytes."));
     }
-    if (SocketInUse(path)) {
-      return absl::UnavailableError(
-          absl::StrCat("Another process listens on ", address, "."));
-    }
-    return absl::OkStatus();
+    return CheckSocketPath(path);
   }
   if (!HasPort(address)) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -93,6 +119,35 @@ absl::Status CheckListenAddress(const std::string& address, bool insecure) {
         "has every role with --insecure."));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckListenAddresses(const std::vector<std::string>& addresses,
+                                  bool insecure) {
+  std::set<std::string> seen;
+  for (const std::string& address : addresses) {
+    const absl::Status valid = CheckListenAddress(address, insecure);
+    if (!valid.ok()) return valid;
+    if (!seen.insert(address).second && !absl::EndsWith(address, ":0")) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("The address ", address, " comes twice."));
+    }
+  }
+  return absl::OkStatus();
+}
+
+ScopedSocketMode::ScopedSocketMode(int mode)
+    : previous_(umask(static_cast<mode_t>(~mode & 0777))) {}
+
+ScopedSocketMode::~ScopedSocketMode() { umask(previous_); }
+
+absl::StatusOr<int> ParseSocketMode(const std::string& text) {
+  char* end = nullptr;
+  const long mode = std::strtol(text.c_str(), &end, 8);
+  if (text.empty() || *end != '\0' || mode < 0 || mode > 0777) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "socket_mode must be octal digits in [0, 0777], got \"", text, "\"."));
+  }
+  return static_cast<int>(mode);
 }
 
 absl::Status WritePortFile(const std::string& path, const std::string& address,

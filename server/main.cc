@@ -1,6 +1,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -16,6 +17,7 @@
 #include "absl/flags/usage_config.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "proto/config/training_config.h"
 #include "server/listen_address.h"
@@ -28,6 +30,10 @@
 
 ABSL_FLAG(std::string, address, "127.0.0.1:50051",
           "Where to listen: host:port (port 0: any free one) or unix:/path.");
+ABSL_FLAG(std::vector<std::string>, listen, {},
+          "Further addresses, separated by commas, like unix:/run/esper.sock.");
+ABSL_FLAG(std::string, socket_mode, "0600",
+          "Permissions of Unix sockets, in octal digits.");
 ABSL_FLAG(bool, insecure, false,
           "Listen on an address that other machines can reach, although nobody "
           "is authenticated.");
@@ -56,6 +62,9 @@ ABSL_FLAG(std::string, log_level, "info",
 ABSL_FLAG(std::string, log_format, "text", "text or json.");
 ABSL_FLAG(int, workers, 1, "Threads that run the policy for GetAction.");
 ABSL_FLAG(int, max_episodes, 16384, "Episodes open at a time.");
+ABSL_FLAG(int, max_message_mb, 64,
+          "Largest message that is received, in MiB; inference calls take at "
+          "most 4 of them.");
 ABSL_FLAG(int, max_queue, 1024, "GetAction calls that wait for a worker.");
 ABSL_FLAG(int, max_stream_requests, 64,
           "Requests of one StreamActions stream that are not yet answered.");
@@ -111,6 +120,15 @@ absl::StatusOr<v1::TrainingConfig> ConfigFromFlags() {
   return config::LoadConfig(sources);
 }
 
+absl::StatusOr<int> MessageBytesFromFlags() {
+  const int megabytes = absl::GetFlag(FLAGS_max_message_mb);
+  if (megabytes < 1 || megabytes > 2047) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "max_message_mb must be in [1, 2047], got ", megabytes, "."));
+  }
+  return megabytes << 20;
+}
+
 absl::StatusOr<ServerOptions> OptionsFromFlags() {
   ServerOptions options;
   const auto config = ConfigFromFlags();
@@ -123,6 +141,15 @@ absl::StatusOr<ServerOptions> OptionsFromFlags() {
   if (options.address.empty()) {
     return absl::InvalidArgumentError("--address must not be empty.");
   }
+  options.listen = absl::GetFlag(FLAGS_listen);
+  const auto socket_mode = ParseSocketMode(absl::GetFlag(FLAGS_socket_mode));
+  if (!socket_mode.ok()) return socket_mode.status();
+  options.socket_mode = *socket_mode;
+  const auto message_bytes = MessageBytesFromFlags();
+  if (!message_bytes.ok()) return message_bytes.status();
+  options.max_message_bytes = *message_bytes;
+  options.inference.max_message_bytes = std::min<int64_t>(
+      options.inference.max_message_bytes, options.max_message_bytes);
   options.insecure = absl::GetFlag(FLAGS_insecure);
   options.reflection = absl::GetFlag(FLAGS_reflection);
   options.device = absl::GetFlag(FLAGS_device);
@@ -159,15 +186,19 @@ absl::Status Run() {
   auto server = Server::Create(*options);
   if (!server.ok()) return server.status();
 
-  if (options->insecure && !IsLoopback(options->address)) {
+  std::vector<std::string> addresses = options->listen;
+  addresses.insert(addresses.begin(), options->address);
+  const auto reached =
+      std::find_if_not(addresses.begin(), addresses.end(), IsLoopback);
+  if (reached != addresses.end()) {
     spdlog::warn("no credentials: everybody who reaches {} has every role",
-                 options->address);
+                 *reached);
   } else {
     spdlog::info("no credentials: every local caller has every role");
   }
   const int port = (*server)->port();
   spdlog::info("esper server {} listens on {}, port {}", kServerVersion,
-               options->address, port);
+               absl::StrJoin(addresses, ", "), port);
   if (!port_file.empty()) {
     const absl::Status written =
         WritePortFile(port_file, options->address, port);

@@ -45,6 +45,14 @@ absl::Status CheckRange(const std::string& option, int64_t value, int64_t low,
       option, " must be in [", low, ", ", high, "], got ", value, "."));
 }
 
+std::vector<std::string> Addresses(const ServerOptions& options) {
+  std::vector<std::string> addresses = options.listen;
+  if (!options.address.empty()) {
+    addresses.insert(addresses.begin(), options.address);
+  }
+  return addresses;
+}
+
 absl::Status CheckOptions(const ServerOptions& options) {
   const InferenceOptions& inference = options.inference;
   for (const absl::Status& status :
@@ -65,8 +73,10 @@ absl::Status CheckOptions(const ServerOptions& options) {
     const absl::Status valid = options.spec->Validate();
     if (!valid.ok()) return valid;
   }
-  if (options.address.empty()) return absl::OkStatus();
-  return CheckListenAddress(options.address, options.insecure);
+  const absl::Status message =
+      CheckRange("max_message_mb", options.max_message_bytes >> 20, 1, 2047);
+  if (!message.ok()) return message;
+  return CheckListenAddresses(Addresses(options), options.insecure);
 }
 
 }  // namespace
@@ -125,6 +135,9 @@ absl::Status Server::CreateLearner() {
 void Server::CreateServices(const std::string& device) {
   inference_ = std::make_unique<InferenceService>(
       options_.inference, device, policies_.get(), &counters_, options_.clock);
+  oip_ =
+      std::make_unique<OipService>(options_.inference, inference_.get(),
+                                   policies_.get(), &counters_, options_.clock);
   training_ =
       std::make_unique<TrainingService>(*learner_, counters_, options_.streams);
   AdminService::Gauges gauges;
@@ -148,23 +161,38 @@ absl::Status Server::Listen() {
   builder.SetMaxReceiveMessageSize(options_.max_message_bytes);
   builder.SetMaxSendMessageSize(-1);
   builder.RegisterService(inference_.get());
+  builder.RegisterService(oip_.get());
   builder.RegisterService(training_.get());
   builder.RegisterService(admin_.get());
-  if (!options_.address.empty()) {
-    builder.AddListeningPort(options_.address,
-                             grpc::InsecureServerCredentials(), &port_);
+  const std::vector<std::string> addresses = Addresses(options_);
+  std::vector<int> ports(addresses.size(), 0);
+  for (size_t i = 0; i < addresses.size(); ++i) {
+    builder.AddListeningPort(addresses[i], grpc::InsecureServerCredentials(),
+                             &ports[i]);
   }
-  grpc_server_ = builder.BuildAndStart();
+  {
+    const ScopedSocketMode socket_mode(options_.socket_mode);
+    grpc_server_ = builder.BuildAndStart();
+  }
   if (grpc_server_ == nullptr) {
+    // gRPC stops at the first one that fails.
+    const auto failed = std::find(ports.begin(), ports.end(), 0);
+    const size_t index =
+        std::min<size_t>(failed - ports.begin(), addresses.size() - 1);
     return absl::UnavailableError(
-        absl::StrCat("Cannot listen on ", options_.address,
+        absl::StrCat("Cannot listen on ", addresses[index],
                      ": the address is in use or not of this machine."));
   }
-  if (absl::StartsWith(options_.address, "unix:")) port_ = 0;
+  if (!options_.address.empty() &&
+      !absl::StartsWith(options_.address, "unix:")) {
+    port_ = ports.front();
+  }
   auto* health = grpc_server_->GetHealthCheckService();
-  for (const char* service : {v1::PolicyInference::service_full_name(),
-                              v1::PolicyTraining::service_full_name(),
-                              v1::PolicyAdmin::service_full_name()}) {
+  for (const char* service :
+       {v1::PolicyInference::service_full_name(),
+        inference::GRPCInferenceService::service_full_name(),
+        v1::PolicyTraining::service_full_name(),
+        v1::PolicyAdmin::service_full_name()}) {
     health->SetServingStatus(service, true);
   }
   return absl::OkStatus();

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -22,6 +23,7 @@
 #include "server/inference_options.h"
 #include "server/inference_service.h"
 #include "server/learner_thread.h"
+#include "server/oip_service.h"
 #include "server/policy_store.h"
 #include "server/server_counters.h"
 #include "server/training_service.h"
@@ -32,15 +34,18 @@ struct ServerOptions {
   // "host:port", port 0 for any free one, or "unix:/path". Empty: no listener,
   // for tests that use `InProcessChannel`.
   std::string address = "127.0.0.1:50051";
-  bool insecure = false;  // Allows an address that is not loopback.
+  std::vector<std::string> listen;  // Further addresses, alike.
+  int socket_mode = 0600;           // Permissions of Unix sockets, [0, 0777].
+  bool insecure = false;            // Allows an address that is not loopback.
   bool reflection = false;
   std::string device = "auto";  // "auto", "cpu" or "cuda:N".
   // Without value: the network-growing policy with slots r0c0, r0c1, r0c2.
   std::optional<policy::PolicySpec> spec;
-  uint64_t init_seed = 0;            // Initial weights.
-  std::string checkpoint_dir;        // Empty: checkpoints are refused.
-  std::string restore;               // Name, or "latest"; empty: fresh weights.
-  int max_message_bytes = 64 << 20;  // Received, of any service.
+  uint64_t init_seed = 0;      // Initial weights.
+  std::string checkpoint_dir;  // Empty: checkpoints are refused.
+  std::string restore;         // Name, or "latest"; empty: fresh weights.
+  // Received, of any service: [1 MiB, 2 GiB).
+  int max_message_bytes = 64 << 20;
   InferenceOptions inference;
   ppo::LearnerConfig learner;
   LearnerThread::Options learner_thread;
@@ -74,7 +79,7 @@ class Server {
   // the first.
   void Drain(absl::Duration grace) ABSL_LOCKS_EXCLUDED(drain_mu_);
 
-  // Port listened on; 0 for a Unix socket or no listener.
+  // Port of `address`; 0 for a Unix socket or no listener.
   int port() const { return port_; }
   // Calls from inside the process, for tests.
   std::shared_ptr<grpc::Channel> InProcessChannel();
@@ -99,6 +104,7 @@ class Server {
   std::unique_ptr<PolicyStore> policies_;
   std::unique_ptr<LearnerThread> learner_;
   std::unique_ptr<InferenceService> inference_;
+  std::unique_ptr<OipService> oip_;  // Over the episodes of `inference_`.
   std::unique_ptr<TrainingService> training_;
   std::unique_ptr<AdminService> admin_;
   int port_ = 0;

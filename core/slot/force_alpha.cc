@@ -41,7 +41,7 @@ absl::StatusOr<ScopedForceAlpha> ForceAlpha(const SeedSlot& slot,
   auto forced = std::make_shared<ForcedAlpha>();
   forced->claim = claim;
   forced->value = alpha;
-  forced->generation = slot.plan()->generation;
+  forced->seed = slot.plan()->probe;
   forced->thread = std::this_thread::get_id();
   RegisterForcedAlpha(forced);
   return ScopedForceAlpha(id, std::move(forced));

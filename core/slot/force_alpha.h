@@ -21,7 +21,8 @@ namespace esper::slot {
 //   RECORDING          a graph capture or a trace is being recorded;
 //   TRAINING_MODE      the slot trains with gradients enabled;
 //   OVERRIDE_CONFLICT  the call has an explicit override for the slot as well;
-//   STALE_SEED         the slot holds another seed than when it was opened.
+//   STALE_SEED         the slot holds another seed than when it was opened,
+//                      germinated or loaded since.
 //
 // Must end on the thread that opened it. Movable, so that it can be returned;
 // may outlive its slot.

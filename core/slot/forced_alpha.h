@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "core/slot/health_probe.h"
 
 // What ForceAlpha scopes and forward passes share: which alphas this thread
 // forces. Callers use core/slot/force_alpha.h.
@@ -21,8 +22,10 @@ struct ForceAlphaClaim {
 // One open scope. Shared by the scope and by the thread that opened it.
 struct ForcedAlpha {
   std::shared_ptr<ForceAlphaClaim> claim;
-  double value = 0;         // In [0, 1].
-  uint64_t generation = 0;  // Of the seed in the slot at that time; 0 = none.
+  double value = 0;  // In [0, 1].
+  // Of the seed in the slot at that time: one that is germinated or loaded
+  // later has a probe of its own. Null: the slot was empty.
+  std::shared_ptr<const HealthProbe> seed;
   std::thread::id thread;
   std::atomic<bool> open{true};
 };

@@ -70,8 +70,8 @@ void CheckTrainable(const ForwardPlan& plan, const at::Tensor& seed) {
 
 // A forced alpha is for one seed; an emptied slot has none to force.
 void CheckForcedSeed(const ForwardPlan& plan, const SlotView& view) {
-  if (!view.forced_alpha || plan.generation == 0 ||
-      plan.generation == view.forced_generation) {
+  if (!view.forced_alpha || plan.probe == nullptr ||
+      plan.probe == view.forced_seed) {
     return;
   }
   throw ForceAlphaError(

@@ -33,7 +33,8 @@ struct SlotView {
   // What a ForceAlpha scope adds; SeedSlot::Resolve fills it in.
   bool resolved = false;
   std::optional<double> forced_alpha;  // For every sample.
-  uint64_t forced_generation = 0;      // The seed that it is meant for.
+  // Of the seed that it is meant for; null for an empty slot.
+  std::shared_ptr<const HealthProbe> forced_seed;
 };
 
 // All that a forward pass needs of a seed, frozen at one moment: alpha, stage,

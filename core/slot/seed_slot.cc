@@ -88,7 +88,7 @@ SlotView SeedSlot::Resolve(const SlotView& view) const {
                      "overridden by this call; only one can hold."));
   }
   resolved.forced_alpha = forced->value;
-  resolved.forced_generation = forced->generation;
+  resolved.forced_seed = forced->seed;
   return resolved;
 }
 

@@ -94,6 +94,12 @@ at::Tensor Predict(const GrowableModel& model, Topology topology) {
   return model.Forward(Input(topology));
 }
 
+// Everything that a checkpoint holds of the model.
+std::string Bytes(const GrowableModel& model) {
+  const Safetensors saved = SaveModel(model).value();
+  return tensor::SerializeSafetensors(saved.tensors, saved.metadata).value();
+}
+
 class ModelCheckpointTest : public ::testing::TestWithParam<Topology> {
  protected:
   Topology topology() const { return GetParam(); }
@@ -118,12 +124,8 @@ TEST_P(ModelCheckpointTest, AFreshModelBecomesTheSavedOne) {
   EXPECT_EQ(fresh->CountParameters().total(),
             grown_->CountParameters().total());
   // Saved again it is the same file.
-  const Safetensors once = SaveModel(*grown_).value();
-  ASSERT_OK(LoadModel(*fresh, once, DefaultBlueprints()));
-  const Safetensors twice = SaveModel(*fresh).value();
-  EXPECT_EQ(
-      tensor::SerializeSafetensors(once.tensors, once.metadata).value(),
-      tensor::SerializeSafetensors(twice.tensors, twice.metadata).value());
+  ASSERT_OK(LoadModel(*fresh, SaveModel(*grown_).value(), DefaultBlueprints()));
+  EXPECT_EQ(Bytes(*grown_), Bytes(*fresh));
 }
 
 TEST_P(ModelCheckpointTest, SeedsThatAreNotInItGo) {
@@ -140,13 +142,13 @@ TEST_P(ModelCheckpointTest, AFailedLoadChangesNothing) {
   GrowTo(MakeLifecycle(), *target->slots()[1], SeedStage::kBlending);
   target->eval();
   const at::Tensor before = Predict(*target, topology());
+  const std::string bytes = Bytes(*target);
   const auto expect_refused = [&](const Safetensors& bad, absl::StatusCode code,
                                   const char* reason) {
     EXPECT_THAT(LoadModel(*target, bad, DefaultBlueprints()),
                 Refused(code, reason));
+    EXPECT_EQ(Bytes(*target), bytes);
     EXPECT_TRUE(Predict(*target, topology()).equal(before));
-    EXPECT_EQ(target->slots()[1]->stage(), SeedStage::kBlending);
-    EXPECT_TRUE(target->slots()[0]->empty());
   };
   constexpr auto kCorrupt = absl::StatusCode::kDataLoss;
   for (size_t i = 0; i < good.tensors.size(); ++i) {

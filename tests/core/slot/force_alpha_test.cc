@@ -15,6 +15,8 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/slot/slot_checkpoint.h"
+#include "core/slot/slot_checkpoint_restore.h"
 #include "core/slot/slot_lifecycle.h"
 #include "gtest/gtest.h"
 #include "tests/core/slot/test_seeds.h"
@@ -32,6 +34,7 @@ using ::esper::testing::MakeLifecycle;
 using ::esper::testing::MakeSlot;
 using ::esper::testing::Refused;
 using ::esper::testing::ScopedCapture;
+using ::esper::testing::TestBlueprints;
 
 static_assert(std::is_move_constructible_v<ScopedForceAlpha>);
 static_assert(!std::is_copy_constructible_v<ScopedForceAlpha>);
@@ -266,6 +269,20 @@ TEST_F(ForceAlphaTest, ASeedPlantedInsideAScopeIsNotForced) {
   }
   EXPECT_EQ(slot_->alpha(), 0.25);
   EXPECT_TRUE(Equal(slot_->forward(host_), slot_->forward(host_, At(0.25))));
+}
+
+// A checkpoint brings its seed's generation number back, not the seed.
+TEST_F(ForceAlphaTest, ASeedLoadedInsideAScopeIsNotForced) {
+  const SlotCheckpoint saved = SaveSlot(*slot_);
+  const uint64_t generation = slot_->plan()->generation;
+  {
+    const auto scope = ForceAlpha(*slot_, 1);
+    ASSERT_OK(scope);
+    ASSERT_OK(LoadSlot(*slot_, saved, TestBlueprints()));
+    ASSERT_EQ(slot_->plan()->generation, generation);
+    ExpectForwardRefused("STALE_SEED");
+  }
+  EXPECT_TRUE(Equal(slot_->forward(host_), slot_->forward(host_, At(0.5))));
 }
 
 TEST_F(ForceAlphaTest, ScopesOfTwoSlotsMayEndInAnyOrder) {

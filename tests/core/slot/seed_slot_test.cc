@@ -252,6 +252,7 @@ class CountingSeed : public SeedModule {
 TEST(SeedSlotTest, RunsTheSeedOnlyWhereItsResultShows) {
   const auto seed = std::make_shared<CountingSeed>();
   const Tensor host = Features();
+  const auto probe = std::make_shared<HealthProbe>();
   const auto calls = [&](SeedStage stage, double alpha, const SlotView& view) {
     ForwardPlan plan = *[&] {
       const auto slot = MakeSlot();
@@ -259,6 +260,7 @@ TEST(SeedSlotTest, RunsTheSeedOnlyWhereItsResultShows) {
       return slot->plan();
     }();
     plan.seed = seed;
+    plan.probe = probe;
     plan.alpha_value = alpha;
     plan.alpha = at::full({}, alpha);
     seed->calls = 0;
@@ -269,7 +271,7 @@ TEST(SeedSlotTest, RunsTheSeedOnlyWhereItsResultShows) {
   off.override_is_zero = true;
   SlotView forced;
   forced.forced_alpha = 0;
-  forced.forced_generation = 1;
+  forced.forced_seed = probe;
   // A gradient may be wanted.
   EXPECT_EQ(calls(SeedStage::kTraining, 0, {}), 1);
   EXPECT_EQ(calls(SeedStage::kHolding, 1, off), 1);

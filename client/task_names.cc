@@ -22,7 +22,8 @@ const std::vector<std::string>& TaskNames() {
                                     "digits",
                                     "digits_impaired",
                                     "mnist",
-                                    "text"};
+                                    "text",
+                                    "text_impaired"};
   return names;
 }
 

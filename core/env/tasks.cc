@@ -29,6 +29,7 @@ const std::map<std::string, Entry>& Entries() {
         {"digits_impaired", {LoadImpairedDigitsTask, "data/digits.csv.gz"}},
         {"mnist", {LoadMnistTask, ""}},
         {"text", {LoadTextTask, "/usr/share/common-licenses"}},
+        {"text_impaired", {LoadImpairedTextTask, "/usr/share/common-licenses"}},
     };
     for (const std::string& name : PublishedTaskNames()) {
       tasks[name].load = [name](const std::string& data) {

@@ -19,5 +19,11 @@ namespace esper::env {
 absl::StatusOr<std::shared_ptr<const Task>> LoadTextTask(
     const std::string& path);
 
+// The same with a host that is too weak for it: an embedding of width 32 and
+// nothing else (EmbeddingHost), which learns slowly, so that only seeds can tell
+// what follows a character. Windows of 32 characters, 32 of them an epoch.
+absl::StatusOr<std::shared_ptr<const Task>> LoadImpairedTextTask(
+    const std::string& path);
+
 }  // namespace esper::env
 #endif  // ESPER_CORE_ENV_TEXT_TASK_H_

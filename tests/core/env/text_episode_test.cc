@@ -61,6 +61,22 @@ TEST(TextEpisodeTest, TakesItsDefaultsFromTheTask) {
   EXPECT_TRUE(config.Validate().ok()) << config.Validate();
 }
 
+TEST(TextEpisodeTest, TheImpairedHostKnowsSingleCharactersOfTheSameText) {
+  TempFolder folder;
+  const auto task = LoadTask("text_impaired", folder.Write("t", SimpleText()));
+  ASSERT_TRUE(task.ok()) << task.status();
+  EXPECT_EQ((*task)->num_classes, TextTask()->num_classes);
+  EXPECT_EQ((*task)->slot_ids, TextTask()->slot_ids);
+  EXPECT_EQ((*task)->train->Get({0}).inputs.size(1), 32);
+  EXPECT_EQ((*task)->trainer.samples_per_epoch, 32);
+  const auto host = (*task)->host.create(3).value();
+  int64_t parameters = 0;
+  for (const at::Tensor& parameter : host->parameters()) {
+    parameters += parameter.numel();
+  }
+  EXPECT_EQ((*task)->host.parameter_count, parameters);
+}
+
 TEST(TextEpisodeTest, GrowsASeedThroughTrainingAndBlending) {
   auto episode = Start(TextConfig(4, 40));
   StepResult result = Take(*episode, Plant(1, "mlp_small"));

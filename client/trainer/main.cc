@@ -39,6 +39,9 @@ ABSL_FLAG(
     bool, resume, false,
     "Continue the run that is in --run_dir, with its configuration unless "
     "--config names another.");
+ABSL_FLAG(bool, evaluate, false,
+          "Plays run.evaluation_episodes episodes with the policy as it is, "
+          "writes them to evaluations.csv, and exits. Nothing is trained.");
 ABSL_FLAG(bool, dry_run, false,
           "Checks the configuration, prints it as JSON, and exits.");
 ABSL_FLAG(bool, print_schema, false,
@@ -147,6 +150,7 @@ absl::Status Run(StopSignal& signal) {
     absl::Status status = WritePortFile(file, *listener);
     if (!status.ok()) return status;
   }
+  settings->trainer.evaluate_only = absl::GetFlag(FLAGS_evaluate);
   Progress progress(IsTerminal(), /*log_every=*/absl::Seconds(10));
   Trainer trainer(settings->trainer, scheduler, collector, **learner,
                   **directory, progress, service, signal.stopped());

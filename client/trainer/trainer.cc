@@ -43,7 +43,7 @@ absl::Status Trainer::Run() {
   at_start_ = directory_.totals();
   learner_.set_checkpoint({at_start_.checkpoint, at_start_.checkpoint_version});
   start_ = absl::Now();
-  absl::Status status = Train();
+  absl::Status status = options_.evaluate_only ? EvaluateOnly() : Train();
   if (!status.ok()) spdlog::error("training ends: {}", Describe(status));
   scheduler_.Stop();
   absl::Status end = End();
@@ -81,6 +81,18 @@ absl::Status Trainer::Train() {
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status Trainer::EvaluateOnly() {
+  WaitForWorkers();
+  start_ = absl::Now();
+  const int64_t before = directory_.totals().evaluations;
+  absl::Status status = Evaluate();
+  if (!status.ok() || Stopped()) return status;
+  if (directory_.totals().evaluations > before) return absl::OkStatus();
+  return absl::UnavailableError(
+      "No evaluation episode came in. Is the policy server there, and a worker "
+      "(esper_env --coordinator) that has the task?");
 }
 
 absl::Status Trainer::Evaluate() {
@@ -262,7 +274,8 @@ absl::Status Trainer::WriteCounters(bool finished) {
 }
 
 absl::Status Trainer::End() {
-  absl::Status saved = SaveCheckpoint();
+  absl::Status saved =
+      options_.evaluate_only ? absl::OkStatus() : SaveCheckpoint();
   if (!saved.ok()) spdlog::error("no checkpoint: {}", Describe(saved));
   absl::Status released = learner_.Release();
   if (!released.ok()) {

@@ -38,6 +38,8 @@ class Trainer {
     int checkpoint_every = 10;    // Updates; 0: only at the end.
     int evaluation_every = 0;     // Updates; 0: never.
     int evaluation_episodes = 4;  // >= 1.
+    // One evaluation of the published policy instead of training.
+    bool evaluate_only = false;
     int64_t max_updates = 0;      // Of this process; 0: no limit.
     absl::Duration max_time = absl::InfiniteDuration();
     // Workers to wait for before the first round, for at most a minute.
@@ -54,11 +56,14 @@ class Trainer {
 
   // Trains until a limit or `stop`, then saves a checkpoint, gives up the lease
   // and completes the summary, also when it fails. The first error that ended
-  // it: the server's, or three updates in a row that it refused.
+  // it: the server's, or three updates in a row that it refused. With
+  // `evaluate_only` nothing is trained and no checkpoint is saved; UNAVAILABLE
+  // if no episode came in.
   absl::Status Run();
 
  private:
   absl::Status Train();
+  absl::Status EvaluateOnly();
   // True once the run should end: asked to, out of time, or enough updates.
   bool Finished() const;
   bool Stopped() const { return stop_.HasBeenNotified(); }

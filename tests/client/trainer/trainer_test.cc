@@ -513,6 +513,21 @@ TEST_F(TrainerTest, EvaluatesAfterEveryFewUpdates) {
   EXPECT_FALSE(std::getline(file, line));
 }
 
+TEST_F(TrainerTest, EvaluatesWithoutTraining) {
+  Trainer::Options options;
+  options.evaluate_only = true;
+  options.evaluation_episodes = 3;
+  ASSERT_TRUE(Train(options).ok());
+  const RunTotals totals = directory_->totals();
+  EXPECT_EQ(totals.evaluations, 3);
+  EXPECT_EQ(totals.episodes, 0);
+  EXPECT_EQ(totals.updates, 0);
+  EXPECT_TRUE(totals.finished);
+  EXPECT_EQ(server_.training.forward_backwards, 0);
+  EXPECT_TRUE(server_.training.released);
+  EXPECT_THAT(server_.admin.checkpoints, ::testing::IsEmpty());
+}
+
 TEST_F(TrainerTest, SavesAndCompletesTheSummaryWhenItIsStopped) {
   ASSERT_TRUE(Train({}, /*stop_at_once=*/true).ok());
   EXPECT_TRUE(directory_->totals().finished);

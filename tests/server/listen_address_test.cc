@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "core/policy/policy_spec.h"
 #include "esper/v1/policy_inference.grpc.pb.h"
 #include "gmock/gmock.h"
@@ -144,7 +145,7 @@ TEST_F(ListenAddressTest, TheProgramListensOnSeveralAddresses) {
   EXPECT_TRUE(Answers("unix:" + other));
   EXPECT_EQ(ModeOf(socket_), 0600);
   server.Signal(SIGTERM);
-  EXPECT_EQ(server.AwaitExit(), 0) << server.Log();
+  EXPECT_EQ(server.AwaitExit(absl::Seconds(60)), 0) << server.Log();
 }
 
 TEST_F(ListenAddressTest, TheProgramGivesSocketsTheModeThatIsAskedFor) {
@@ -175,7 +176,7 @@ TEST_F(ListenAddressTest, TheProgramRefusesBudgetsAndAddressesOutOfRange) {
         Flags({"--address=127.0.0.1:0", each.flag})));
   }
   for (size_t i = 0; i < servers.size(); ++i) {
-    EXPECT_EQ(servers[i]->AwaitExit(), 1) << servers[i]->Log();
+    EXPECT_EQ(servers[i]->AwaitExit(absl::Seconds(90)), 1) << servers[i]->Log();
     EXPECT_THAT(servers[i]->Log(), HasSubstr(cases[i].words));
   }
 }

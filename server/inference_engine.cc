@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <utility>
 
-#include "ATen/ops/cat.h"
-#include "ATen/ops/index_select.h"
 #include "ATen/ops/tensor.h"
 #include "c10/core/InferenceMode.h"
 #include "core/policy/inference_policy.h"
-#include "core/policy/sampler.h"
+#include "core/policy/packed_policy.h"
+#include "server/batch_rows.h"
 #include "server/grpc_status.h"
 #include "server/held_rows.h"
 
@@ -41,27 +40,17 @@ int64_t StateRows(const InferenceOptions& options) {
   return options.max_episodes + in_batches;
 }
 
-at::Tensor Int64(const std::vector<int64_t>& values) {
-  return at::tensor(values, at::kLong);
-}
-
-// Collects the rows of several calls that a forward pass needs.
-class RowCollector {
- public:
-  // rows: those of `tensor` (dim 0) to take. Undefined tensors stay so.
-  void Add(const at::Tensor& tensor, const std::vector<int64_t>& rows) {
-    if (!tensor.defined()) return;
-    const bool whole = tensor.size(0) == static_cast<int64_t>(rows.size());
-    parts_.push_back(whole ? tensor : at::index_select(tensor, 0, Int64(rows)));
-  }
-  at::Tensor Take() const {
-    if (parts_.empty()) return {};
-    return parts_.size() == 1 ? parts_.front() : at::cat(parts_);
-  }
-
- private:
-  std::vector<at::Tensor> parts_;
+// What a worker computes in; grows to the largest batch.
+struct Workspace {
+  BatchRows rows;
+  policy::ActingResult result;
 };
+
+Workspace& ThreadWorkspace() {
+  static thread_local Workspace workspace;
+  workspace.rows.Clear();
+  return workspace;
+}
 
 template <typename T>
 std::vector<T> Slice(const std::vector<T>& values, int64_t row, int64_t width) {
@@ -69,33 +58,34 @@ std::vector<T> Slice(const std::vector<T>& values, int64_t row, int64_t width) {
   return std::vector<T>(begin, begin + width);
 }
 
-// Writes row after row of `sample` into the answers.
-void FillAnswers(const policy::ActionSample& sample, int64_t version,
+// Writes row after row of what was computed into the answers.
+void FillAnswers(const policy::ActingResult& result,
+                 const policy::HeadLayout& layout, int64_t version,
                  const std::vector<StepTicket*>& tickets) {
-  const int64_t heads = sample.actions.size(1);
-  const at::Tensor actions_tensor = sample.actions.contiguous();
-  const int64_t* data = actions_tensor.const_data_ptr<int64_t>();
-  const std::vector<int64_t> actions(data, data + actions_tensor.numel());
-  std::vector<float> continuous;
-  int64_t continuous_width = 0;
-  if (sample.continuous_actions.defined()) {
-    const at::Tensor values = sample.continuous_actions.contiguous();
-    const float* begin = values.const_data_ptr<float>();
-    continuous.assign(begin, begin + values.numel());
-    continuous_width = values.size(1);
-  }
-  const std::vector<float> log_probs = sample.log_probs.ToVector();
-  const std::vector<float> entropies = sample.entropies.ToVector();
-  const std::vector<float> values = sample.values.ToVector();
+  const int64_t heads = layout.num_heads();
+  const policy::Choices& choices = result.choices;
   for (size_t row = 0; row < tickets.size(); ++row) {
     StepAnswer& answer = tickets[row]->answer;
     answer.version = version;
-    answer.actions = Slice(actions, row, heads);
-    answer.continuous = Slice(continuous, row, continuous_width);
-    answer.log_probs = Slice(log_probs, row, heads);
-    answer.entropies = Slice(entropies, row, heads);
-    answer.value = values[row];
+    answer.actions = Slice(choices.actions, row, heads);
+    answer.continuous =
+        Slice(choices.continuous, row, layout.continuous_width());
+    answer.log_probs = Slice(choices.log_probs, row, heads);
+    answer.entropies = Slice(choices.entropies, row, heads);
+    answer.value = result.network.values[row];
   }
+}
+
+// Copies the states after the step to tickets whose client holds them.
+void FillHeld(const std::vector<StepTicket*>& tickets, const StatePool& pool) {
+  const bool any = std::any_of(
+      tickets.begin(), tickets.end(),
+      [](const StepTicket* ticket) { return ticket->held != nullptr; });
+  if (!any) return;
+  std::vector<int64_t> rows;
+  for (const StepTicket* ticket : tickets) rows.push_back(ticket->state_row);
+  const auto [h, c] = pool.Gather(at::tensor(rows, at::kLong));
+  ReadHeldStates(tickets, h, c);
 }
 
 }  // namespace
@@ -206,8 +196,8 @@ absl::Status InferenceEngine::Run(const CallList& calls) {
 
 void InferenceEngine::TakeSteps(const PublishedPolicy& policy,
                                 const CallList& calls) {
-  RowCollector observations, categorical, heads, conditional;
-  policy::CounterKeys noise;
+  Workspace& workspace = ThreadWorkspace();
+  BatchRows& rows = workspace.rows;
   std::vector<StepTicket*> tickets;
   for (InferenceCall* call : calls) {
     std::vector<int64_t> fresh;  // Rows that are not answered from memory.
@@ -216,40 +206,37 @@ void InferenceEngine::TakeSteps(const PublishedPolicy& policy,
       if (ticket.repeated) continue;
       fresh.push_back(static_cast<int64_t>(row));
       tickets.push_back(&ticket);
-      noise.keys.push_back({ticket.seed, static_cast<uint64_t>(ticket.step),
-                            ticket.deterministic});
+      rows.AddKey({ticket.seed, static_cast<uint64_t>(ticket.step),
+                   ticket.deterministic});
     }
-    if (fresh.empty()) continue;
-    observations.Add(call->action_->observations, fresh);
-    categorical.Add(call->action_->categorical, fresh);
-    heads.Add(call->action_->masks.heads, fresh);
-    conditional.Add(call->action_->masks.conditional, fresh);
+    rows.Add(call->action_->observations, call->action_->categorical,
+             &call->action_->masks, fresh);
   }
   if (tickets.empty()) return;
 
-  LendRows(tickets, policies_->spec().lstm_layers, &pool_);
-  std::vector<int64_t> state_rows;
+  const policy::PolicySpec& spec = policies_->spec();
+  LendRows(tickets, spec.lstm_layers, &pool_);
   for (const StepTicket* ticket : tickets) {
-    state_rows.push_back(ticket->state_row);
+    rows.AddState(pool_.h(ticket->state_row), pool_.c(ticket->state_row));
   }
-  const at::Tensor rows = Int64(state_rows);
-  policy::PolicyInputs inputs;
-  inputs.observations = policy.scaler.Apply(observations.Take());
-  inputs.categorical = categorical.Take();
-  inputs.action_masks = heads.Take();
-  inputs.conditional_mask = conditional.Take();
-  std::tie(inputs.state.h, inputs.state.c) = pool_.Gather(rows);
-  const policy::ActionSample sample = policy.policy->GetAction(inputs, noise);
-  FillAnswers(sample, policy.version, tickets);
-  ReadHeldStates(tickets, sample.next_state.h, sample.next_state.c);
-  pool_.Scatter(rows, sample.next_state.h, sample.next_state.c);
+  const policy::InferencePolicy& acting = *policy.policy;
+  policy::ActingResult& result = workspace.result;
+  acting.packed().Act(rows.Step(policy.scaler, spec.hidden_dim), rows.Choices(),
+                      acting.floors(), &result);
+  FillAnswers(result, acting.layout(), policy.version, tickets);
+  const int64_t size = spec.lstm_layers * spec.hidden_dim;
+  for (size_t row = 0; row < tickets.size(); ++row) {
+    pool_.Write(tickets[row]->state_row, result.network.h.data() + row * size,
+                result.network.c.data() + row * size);
+  }
+  FillHeld(tickets, pool_);
   ++counters_->batches_run;
 }
 
 void InferenceEngine::ValueFinalStates(const PublishedPolicy& policy,
                                        const CallList& calls) {
-  RowCollector observations, categorical;
-  std::vector<int64_t> state_rows;
+  Workspace& workspace = ThreadWorkspace();
+  BatchRows& rows = workspace.rows;
   std::vector<CloseTicket*> tickets;
   for (InferenceCall* call : calls) {
     std::vector<int64_t> truncated;
@@ -258,21 +245,18 @@ void InferenceEngine::ValueFinalStates(const PublishedPolicy& policy,
       if (ticket.episode == nullptr || !ticket.truncated) continue;
       truncated.push_back(static_cast<int64_t>(row));
       tickets.push_back(&ticket);
-      state_rows.push_back(ticket.state_row);
+      rows.AddState(pool_.h(ticket.state_row), pool_.c(ticket.state_row));
     }
-    if (truncated.empty()) continue;
-    observations.Add(call->close_->observations, truncated);
-    categorical.Add(call->close_->categorical, truncated);
+    rows.Add(call->close_->observations, call->close_->categorical,
+             /*masks=*/nullptr, truncated);
   }
   if (tickets.empty()) return;
 
-  policy::PolicyInputs inputs;
-  inputs.observations = policy.scaler.Apply(observations.Take());
-  inputs.categorical = categorical.Take();
-  std::tie(inputs.state.h, inputs.state.c) = pool_.Gather(Int64(state_rows));
-  const std::vector<float> values = policy.policy->GetValue(inputs).ToVector();
+  policy.policy->packed().Value(
+      rows.Step(policy.scaler, policies_->spec().hidden_dim),
+      &workspace.result);
   for (size_t row = 0; row < tickets.size(); ++row) {
-    tickets[row]->bootstrap = values[row];
+    tickets[row]->bootstrap = workspace.result.network.values[row];
   }
   ++counters_->batches_run;
 }

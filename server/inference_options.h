@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/time/time.h"
+#include "core/policy/inference_precision.h"
 
 namespace esper::server {
 
@@ -23,6 +24,8 @@ struct InferenceOptions {
 
   int workers = 1;           // Threads that run the policy, [1, 64].
   int max_batch_rows = 256;  // Rows of one forward pass, >= 1.
+  // Of the products of the network when it acts.
+  policy::InferencePrecision precision = policy::InferencePrecision::kFp32;
 };
 
 }  // namespace esper::server

@@ -19,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
+#include "core/policy/inference_precision.h"
 #include "proto/config/training_config.h"
 #include "server/listen_address.h"
 #include "server/log_setup.h"
@@ -61,6 +62,9 @@ ABSL_FLAG(std::string, log_level, "info",
           "trace, debug, info, warn, error, critical or off.");
 ABSL_FLAG(std::string, log_format, "text", "text or json.");
 ABSL_FLAG(int, workers, 1, "Threads that run the policy for GetAction.");
+ABSL_FLAG(std::string, inference_precision, "fp32",
+          "Products of the network that acts: fp32; bf16; or auto, which is "
+          "bf16 on processors with instructions for it.");
 ABSL_FLAG(int, max_episodes, 16384, "Episodes open at a time.");
 ABSL_FLAG(int, max_message_mb, 64,
           "Largest message that is received, in MiB; inference calls take at "
@@ -156,6 +160,10 @@ absl::StatusOr<ServerOptions> OptionsFromFlags() {
   options.checkpoint_dir = absl::GetFlag(FLAGS_checkpoint_dir);
   options.restore = absl::GetFlag(FLAGS_restore);
   options.inference.workers = absl::GetFlag(FLAGS_workers);
+  const auto precision =
+      policy::ParsePrecision(absl::GetFlag(FLAGS_inference_precision));
+  if (!precision.ok()) return precision.status();
+  options.inference.precision = *precision;
   options.inference.max_episodes = absl::GetFlag(FLAGS_max_episodes);
   options.inference.max_queued_calls = absl::GetFlag(FLAGS_max_queue);
   options.inference.episode_lease = absl::GetFlag(FLAGS_episode_lease);

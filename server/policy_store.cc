@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/policy/inference_policy.h"
+#include "core/policy/packed_policy.h"
 
 namespace esper::server {
 
@@ -11,16 +12,18 @@ PolicyStore::PolicyStore(policy::PolicySpec spec, const Options& options)
     : spec_(std::move(spec)), spec_digest_(spec_.Digest()), options_(options) {}
 
 absl::Status PolicyStore::Publish(const ppo::PolicySnapshot& snapshot) {
-  auto policy = policy::InferencePolicy::Create(
-      spec_, snapshot.weights, snapshot.version, {}, snapshot.floors);
+  auto policy =
+      policy::InferencePolicy::Create(spec_, snapshot.weights, snapshot.version,
+                                      {}, snapshot.floors, options_.precision);
   if (!policy.ok()) {
     return absl::InternalError(
         absl::StrCat("Version ", snapshot.version,
                      " cannot act: ", std::string(policy.status().message())));
   }
+  (*policy)->packed().WarmUp(options_.warm_up_rows);
   auto published = std::make_shared<PublishedPolicy>();
   published->version = snapshot.version;
-  published->precision = "fp32";
+  published->precision = policy::PrecisionName(options_.precision);
   published->policy = *std::move(policy);
   published->scaler = snapshot.scaler;
 
@@ -56,6 +59,9 @@ void PolicyStore::FillHeader(int64_t version,
                              v1::ResponseHeader* header) const {
   header->set_policy_version(version);
   header->set_spec_digest(spec_digest_);
+  header->set_precision(options_.precision == policy::InferencePrecision::kBf16
+                            ? v1::INFERENCE_PRECISION_BF16
+                            : v1::INFERENCE_PRECISION_FP32);
 }
 
 void PolicyStore::FillHeader(v1::ResponseHeader* header) const {

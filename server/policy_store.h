@@ -9,6 +9,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "core/policy/inference_precision.h"
 #include "core/policy/policy_spec.h"
 #include "core/ppo/learner.h"
 #include "core/ppo/normalizer.h"
@@ -24,7 +25,7 @@ namespace esper::server {
 // the version it started with, whatever is published meanwhile.
 struct PublishedPolicy {
   int64_t version = 0;
-  std::string precision;  // "fp32": of the products.
+  std::string precision;  // "fp32" or "bf16": of the products.
   std::shared_ptr<const policy::InferencePolicy> policy;
   ppo::ObservationScaler scaler;  // Raw observations to network input.
 };
@@ -37,11 +38,16 @@ class PolicyStore {
  public:
   struct Options {
     int keep = 4;  // Versions kept, the newest included; >= 1.
+    // Of the products of every version published here.
+    policy::InferencePrecision precision = policy::InferencePrecision::kFp32;
+    // Rows of the largest batch that a version is warmed up for; >= 1.
+    int64_t warm_up_rows = 256;
   };
 
   PolicyStore(policy::PolicySpec spec, const Options& options);
 
-  // Makes `snapshot` the version that acts from the next batch on. Versions
+  // Makes `snapshot` the version that acts from the next batch on, after it
+  // has been packed and warmed up on the calling thread. Versions
   // above it, which a restored checkpoint leaves behind, are dropped.
   // INTERNAL if its weights do not fit the specification; nothing changes then.
   absl::Status Publish(const ppo::PolicySnapshot& snapshot)

@@ -104,9 +104,11 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(
 Server::~Server() { Drain(absl::ZeroDuration()); }
 
 absl::Status Server::CreateLearner() {
+  PolicyStore::Options store;
+  store.precision = options_.inference.precision;
+  store.warm_up_rows = options_.inference.max_batch_rows;
   policies_ = std::make_unique<PolicyStore>(
-      options_.spec.value_or(policy::PolicySpec::NetworkGrowing()),
-      PolicyStore::Options());
+      options_.spec.value_or(policy::PolicySpec::NetworkGrowing()), store);
   const policy::PolicySpec& spec = policies_->spec();
   absl::StatusOr<std::unique_ptr<ppo::Learner>> learner;
   int64_t lease_token = 0;
@@ -158,6 +160,10 @@ absl::Status Server::Listen() {
   grpc::ServerBuilder builder;
   // Two servers on one port would share its calls at random.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // Clients may ask for a sign of life while a long call runs.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(
+      GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5000);
   builder.SetMaxReceiveMessageSize(options_.max_message_bytes);
   builder.SetMaxSendMessageSize(-1);
   builder.RegisterService(inference_.get());

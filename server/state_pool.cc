@@ -1,19 +1,29 @@
 #include "server/state_pool.h"
 
+#include <algorithm>
+
 #include "ATen/ops/empty.h"
-#include "ATen/ops/index_select.h"
-#include "c10/core/GradMode.h"
 #include "c10/util/Exception.h"
 
 namespace esper::server {
+namespace {
 
-StatePool::StatePool(int64_t layers, int64_t hidden, int64_t capacity)
-    : capacity_(capacity),
-      h_(at::empty({layers, capacity, hidden}, at::kFloat)),
-      c_(at::empty({layers, capacity, hidden}, at::kFloat)) {
+// Memory is not touched before it is used.
+std::unique_ptr<float[]> Allocated(int64_t layers, int64_t hidden,
+                                   int64_t capacity) {
   TORCH_CHECK(layers > 0 && hidden > 0 && capacity > 0,
               "a state pool needs layers, width and rows");
+  return std::unique_ptr<float[]>(new float[capacity * 2 * layers * hidden]);
 }
+
+}  // namespace
+
+StatePool::StatePool(int64_t layers, int64_t hidden, int64_t capacity)
+    : layers_(layers),
+      hidden_(hidden),
+      capacity_(capacity),
+      row_size_(layers * hidden),
+      data_(Allocated(layers, hidden, capacity)) {}
 
 std::optional<int64_t> StatePool::Allocate() {
   int64_t row = -1;
@@ -28,9 +38,7 @@ std::optional<int64_t> StatePool::Allocate() {
       return std::nullopt;
     }
   }
-  c10::NoGradGuard no_grad;
-  h_.select(1, row).zero_();
-  c_.select(1, row).zero_();
+  std::fill_n(h(row), 2 * row_size_, 0.0f);
   return row;
 }
 
@@ -40,16 +48,50 @@ void StatePool::Free(int64_t row) {
   freed_.push_back(row);
 }
 
+void StatePool::Write(int64_t row, const float* next_h, const float* next_c) {
+  std::copy_n(next_h, row_size_, h(row));
+  std::copy_n(next_c, row_size_, c(row));
+}
+
 std::pair<at::Tensor, at::Tensor> StatePool::Gather(
     const at::Tensor& rows) const {
-  return {at::index_select(h_, 1, rows), at::index_select(c_, 1, rows)};
+  const int64_t count = rows.numel();
+  const int64_t* row = rows.const_data_ptr<int64_t>();
+  std::pair<at::Tensor, at::Tensor> state = {
+      at::empty({layers_, count, hidden_}, at::kFloat),
+      at::empty({layers_, count, hidden_}, at::kFloat)};
+  float* out_h = state.first.mutable_data_ptr<float>();
+  float* out_c = state.second.mutable_data_ptr<float>();
+  for (int64_t l = 0; l < layers_; ++l) {
+    for (int64_t i = 0; i < count; ++i) {
+      const float* from = data_.get() + row[i] * 2 * row_size_ + l * hidden_;
+      out_h = std::copy_n(from, hidden_, out_h);
+      out_c = std::copy_n(from + row_size_, hidden_, out_c);
+    }
+  }
+  return state;
 }
 
 void StatePool::Scatter(const at::Tensor& rows, const at::Tensor& h,
                         const at::Tensor& c) {
-  c10::NoGradGuard no_grad;
-  h_.index_copy_(1, rows, h);
-  c_.index_copy_(1, rows, c);
+  const int64_t count = rows.numel();
+  const int64_t* row = rows.const_data_ptr<int64_t>();
+  const at::Tensor from_h = h.contiguous();
+  const at::Tensor from_c = c.contiguous();
+  TORCH_CHECK(from_h.numel() == count * row_size_ &&
+                  from_c.numel() == count * row_size_,
+              "states of ", count, " rows are [L, rows, H]");
+  const float* in_h = from_h.const_data_ptr<float>();
+  const float* in_c = from_c.const_data_ptr<float>();
+  for (int64_t l = 0; l < layers_; ++l) {
+    for (int64_t i = 0; i < count; ++i) {
+      float* to = this->h(row[i]) + l * hidden_;
+      std::copy_n(in_h, hidden_, to);
+      std::copy_n(in_c, hidden_, to + row_size_);
+      in_h += hidden_;
+      in_c += hidden_;
+    }
+  }
 }
 
 int64_t StatePool::available() const {

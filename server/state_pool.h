@@ -2,6 +2,7 @@
 #define ESPER_SERVER_STATE_POOL_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -12,12 +13,13 @@
 
 namespace esper::server {
 
-// Recurrent state of all open episodes: one row each of two tensors that never
-// move. Rows are handed out zeroed, in constant time, whatever was in them.
+// Recurrent state of all open episodes: one row each of a block that never
+// moves, h and c of all layers together. Rows are handed out zeroed, in
+// constant time, whatever was in them.
 //
 // Thread safety: any thread may call any method, as long as a row is read or
-// written by one thread at a time (the episode table sees to that). Tensor
-// work takes no lock.
+// written by one thread at a time (the episode table sees to that). Copying
+// takes no lock.
 class StatePool {
  public:
   // layers L, hidden H, rows `capacity`; all > 0. Memory is taken as rows are
@@ -28,6 +30,12 @@ class StatePool {
   std::optional<int64_t> Allocate() ABSL_LOCKS_EXCLUDED(mu_);
   // Gives back a row that `Allocate` returned.
   void Free(int64_t row) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // h and c of one row, float32 [L, H] each; valid while the pool lives.
+  float* h(int64_t row) { return data_.get() + row * 2 * row_size_; }
+  float* c(int64_t row) { return h(row) + row_size_; }
+  // The values after a step, [L, H] each.
+  void Write(int64_t row, const float* next_h, const float* next_c);
 
   // rows: int64 [N], host. Returns h and c, float32 [L, N, H] each, host;
   // copies.
@@ -40,9 +48,9 @@ class StatePool {
   int64_t available() const ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
-  const int64_t capacity_;
-  at::Tensor h_;  // float32 [L, capacity, H], host; no grad.
-  at::Tensor c_;  // As h_.
+  const int64_t layers_, hidden_, capacity_;
+  const int64_t row_size_;               // L * H.
+  const std::unique_ptr<float[]> data_;  // [capacity, 2, L, H]: h, then c.
 
   mutable absl::Mutex mu_;
   std::vector<int64_t> freed_ ABSL_GUARDED_BY(mu_);  // Given back; a stack.

@@ -49,5 +49,23 @@ TEST(PolicyStoreTest, KeepsTheNewestVersionsAndForgetsThoseAboveARestoredOne) {
   EXPECT_EQ(store.Find(3), nullptr);
 }
 
+TEST(PolicyStoreTest, ThePrecisionBelongsToTheVersion) {
+  PolicyStore::Options options;
+  options.precision = policy::InferencePrecision::kBf16;
+  PolicyStore rounded(ppo::SmallSpec(), options);
+  PolicyStore exact(ppo::SmallSpec(), {});
+  ASSERT_OK(rounded.Publish(FirstVersion()));
+  ASSERT_OK(exact.Publish(FirstVersion()));
+  EXPECT_EQ(rounded.Current()->precision, "bf16");
+  EXPECT_EQ(rounded.Current()->policy->precision(),
+            policy::InferencePrecision::kBf16);
+  EXPECT_EQ(exact.Current()->precision, "fp32");
+  v1::ResponseHeader header;
+  rounded.FillHeader(&header);
+  EXPECT_EQ(header.precision(), v1::INFERENCE_PRECISION_BF16);
+  exact.FillHeader(&header);
+  EXPECT_EQ(header.precision(), v1::INFERENCE_PRECISION_FP32);
+}
+
 }  // namespace
 }  // namespace esper::server

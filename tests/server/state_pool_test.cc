@@ -1,6 +1,7 @@
 #include "server/state_pool.h"
 
 #include <set>
+#include <vector>
 
 #include "ATen/ops/equal.h"
 #include "ATen/ops/full.h"
@@ -51,6 +52,21 @@ TEST(StatePoolTest, AReassignedRowIsZero) {
   const auto [h, c] = pool.Gather(Rows({row}));
   EXPECT_TRUE(at::equal(h, at::zeros({1, 1, 4})));
   EXPECT_TRUE(at::equal(c, at::zeros({1, 1, 4})));
+}
+
+TEST(StatePoolTest, ARowIsOneBlockOfAllLayers) {
+  StatePool pool(/*layers=*/2, /*hidden=*/4, /*capacity=*/3);
+  for (int i = 0; i < 3; ++i) pool.Allocate();
+  const std::vector<float> h = {1, 2, 3, 4, 5, 6, 7, 8};
+  const std::vector<float> c = {-1, -2, -3, -4, -5, -6, -7, -8};
+  pool.Write(1, h.data(), c.data());
+  EXPECT_EQ(std::vector<float>(pool.h(1), pool.h(1) + 8), h);
+  EXPECT_EQ(std::vector<float>(pool.c(1), pool.c(1) + 8), c);
+  const auto [gathered_h, gathered_c] = pool.Gather(Rows({1, 2}));
+  EXPECT_EQ(gathered_h[0][0][3].item<float>(), 4);
+  EXPECT_EQ(gathered_h[1][0][0].item<float>(), 5);
+  EXPECT_EQ(gathered_c[1][0][3].item<float>(), -8);
+  EXPECT_EQ(gathered_c[1][1][3].item<float>(), 0) << "its neighbour is zero";
 }
 
 TEST(StatePoolTest, TakesWhatInferenceModeMade) {

@@ -87,6 +87,8 @@ policy::FloorMode ToFloorMode(v1::FloorMode mode) {
   switch (mode) {
     case v1::FLOOR_MODE_UPSTREAM:
       return policy::FloorMode::kUpstream;
+    case v1::FLOOR_MODE_EXACT:
+      return policy::FloorMode::kExact;
     case v1::FLOOR_MODE_NONE:
       return policy::FloorMode::kNone;
     default:

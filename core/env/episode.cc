@@ -138,7 +138,8 @@ absl::Status Episode::Impl::Observe(const policy::TrainingSignals& signals,
 }
 
 absl::Status Episode::Impl::Validate(int epoch) {
-  absl::StatusOr<slot::CounterfactualResult> measured = network_->Validate();
+  absl::StatusOr<slot::CounterfactualResult> measured =
+      network_->Validate(/*last_epoch=*/epoch == config_.max_epochs);
   if (!measured.ok()) return measured.status();
   context_.epoch = epoch;
   context_.measured = *std::move(measured);

@@ -30,6 +30,9 @@ struct SlotSnapshot {
   double alpha = 0;       // In [0, 1].
   // Percentage points; absent if not measured at this step.
   std::optional<double> contribution;
+  // Its share of what all seeds add, percentage points: exact up to four
+  // blended seeds, above that sampled in the last epoch alone.
+  std::optional<double> shapley;
 };
 
 // What one action did.

@@ -17,6 +17,9 @@
 namespace esper::env {
 namespace {
 
+// Rings of slots per sampled Shapley value: enough for a standard error.
+constexpr int kShapleyCycles = 3;
+
 // The first `count` samples, 0 = all, in batches of the task's size.
 std::vector<host::ValidationBatch> Batches(const Dataset& samples,
                                            int64_t count, int64_t batch_size) {
@@ -104,8 +107,13 @@ absl::Status GrowingNetwork::MakeLifecycle() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<slot::CounterfactualResult> GrowingNetwork::Validate() const {
+absl::StatusOr<slot::CounterfactualResult> GrowingNetwork::Validate(
+    bool last_epoch) const {
   slot::CounterfactualPlan::Options options;
+  if (last_epoch) {
+    options.shapley_cycles = kShapleyCycles;
+    options.shapley_seed = config_.seed;
+  }
   // Fossilised seeds are measured only where they still earn.
   options.include_fossilized =
       config_.reward_family == EpisodeConfig::RewardFamily::kContribution &&

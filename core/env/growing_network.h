@@ -48,8 +48,11 @@ class GrowingNetwork : public GovernedHost {
   TrainingStats TrainEpoch(int epoch) { return trainer_->TrainEpoch(epoch); }
 
   // Measures the reward split: the network as it is and each blended seed's
-  // contribution. Writes nothing to the slots.
-  absl::StatusOr<slot::CounterfactualResult> Validate() const;
+  // contribution. Writes nothing to the slots. On an episode's `last_epoch`
+  // Shapley values are sampled as well where there are too many seeds for
+  // exact ones.
+  absl::StatusOr<slot::CounterfactualResult> Validate(
+      bool last_epoch = false) const;
 
   // Accuracy in percent, as the network is, or with every slot at alpha 0.
   double Accuracy(const Dataset& samples) const;

@@ -113,6 +113,7 @@ std::vector<SlotSnapshot> ToSnapshots(
     }
     if (const slot::SlotAttribution* found = measured.Find(id)) {
       snapshot.contribution = found->contribution;
+      snapshot.shapley = found->shapley;
     }
     snapshots.push_back(snapshot);
   }

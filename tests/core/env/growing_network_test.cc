@@ -5,7 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "core/env/host_trainer.h"
+#include "core/env/report_views.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/core/env/play.h"
@@ -126,6 +128,45 @@ TEST(GrowingNetworkTest, ValidationLeavesNoTrace) {
   EXPECT_EQ(first->val_loss, second->val_loss);
   EXPECT_EQ(first->val_accuracy, second->val_accuracy);
   EXPECT_TRUE(AllEqual(before, State(*network)));
+}
+
+// Five seeds are too many for the whole lattice.
+TEST(GrowingNetworkTest, SamplesShapleyValuesInTheLastEpoch) {
+  EpisodeConfig config = SmallConfig(7, 60);
+  auto task = std::make_shared<Task>(*config.task);
+  task->slot_ids = {"r0c0", "r0c1", "r0c2", "r1c0", "r1c1"};
+  config.task = task;
+  auto network = Make(config);
+  for (int slot = 0; slot < 5; ++slot) {
+    Plant(*network, slot, "conv_light", absl::StrCat("seed", slot));
+  }
+  for (int epoch = 1; epoch < 30; ++epoch) {
+    for (int slot = 0; slot < 5; ++slot) {
+      if (network->slot(slot).stage() == SeedStage::kHolding) continue;
+      const auto advanced = network->lifecycle().Advance(network->slot(slot));
+      ASSERT_TRUE(advanced.ok() || advanced.refused());
+    }
+    Epoch(*network, epoch);
+  }
+  const auto between = network->Validate();
+  const auto last = network->Validate(/*last_epoch=*/true);
+  const auto again = network->Validate(/*last_epoch=*/true);
+  ASSERT_TRUE(between.ok() && last.ok() && again.ok());
+  ASSERT_EQ(last->slots.size(), 5);
+  double sum = 0;
+  for (size_t i = 0; i < 5; ++i) {
+    EXPECT_FALSE(between->slots[i].shapley.has_value());
+    ASSERT_TRUE(last->slots[i].shapley.has_value());
+    EXPECT_TRUE(last->slots[i].shapley_standard_error.has_value());
+    EXPECT_EQ(last->slots[i].shapley, again->slots[i].shapley);
+    // What is rewarded is measured alike in every epoch.
+    EXPECT_EQ(last->slots[i].contribution, between->slots[i].contribution);
+    sum += *last->slots[i].shapley;
+  }
+  EXPECT_NEAR(sum, last->val_accuracy - *last->all_off_accuracy, 1e-9);
+  const std::vector<SlotSnapshot> snapshots =
+      ToSnapshots(network->Reports(), task->slot_ids, *last);
+  EXPECT_EQ(snapshots[3].shapley, last->slots[3].shapley);
 }
 
 TEST(GrowingNetworkTest, AccuracyWithoutSeedsIsThatOfTheBareHost) {

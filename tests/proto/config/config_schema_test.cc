@@ -23,7 +23,7 @@ TEST(TrainingConfigSchemaTest, HasTypesRangesChoicesDefaultsAndComments) {
   EXPECT_EQ(ppo["entropy_floors"]["additionalProperties"]["maximum"], 1);
   EXPECT_EQ(ppo["entropy_floors"]["default"]["op"], 0.3);
   EXPECT_THAT(schema["properties"]["policy"]["properties"]["floor"]["enum"],
-              ElementsAre("none", "upstream", "mixture"));
+              ElementsAre("none", "upstream", "mixture", "exact"));
   const Json& run = schema["properties"]["run"]["properties"];
   EXPECT_EQ(run["max_epochs"]["type"], "integer");
   EXPECT_EQ(run["max_epochs"]["minimum"], 1);

@@ -1,7 +1,6 @@
 #include "server/action_stream.h"
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -14,6 +13,7 @@
 #include "proto/codec/error_detail.h"
 #include "server/grpc_status.h"
 #include "server/refusal.h"
+#include "server/waiting_call.h"
 
 namespace esper::server {
 namespace {
@@ -61,11 +61,7 @@ class ActionStream final
 
   // See QueuedCall::Abandoned.
   absl::Status Abandoned() const {
-    if (cancelled_) return absl::CancelledError("The caller went away.");
-    if (context_->deadline() <= std::chrono::system_clock::now()) {
-      return absl::DeadlineExceededError("The stream is past its deadline.");
-    }
-    return absl::OkStatus();
+    return AbandonedBy(cancelled_, context_->deadline());
   }
 
   // Answers a request that was accepted, exactly once. The stream may be gone

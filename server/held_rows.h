@@ -1,10 +1,8 @@
 #ifndef ESPER_SERVER_HELD_ROWS_H_
 #define ESPER_SERVER_HELD_ROWS_H_
 
-#include <cstdint>
 #include <vector>
 
-#include "ATen/core/Tensor.h"
 #include "server/episode_types.h"
 #include "server/state_pool.h"
 
@@ -16,14 +14,12 @@
 // every row of a batch.
 namespace esper::server {
 
-// Gives each held ticket that has none a row with its state in it. layers: L.
-void LendRows(const std::vector<StepTicket*>& tickets, int64_t layers,
-              StatePool* pool);
+// Gives each held ticket that has none a row with its state in it.
+void LendRows(const std::vector<StepTicket*>& tickets, StatePool* pool);
 
-// Copies the state after the step to `next` of held tickets: ticket i is row i
-// of h and c, float32 [L, N, H] each, host.
+// Copies the state after the step from their rows to `next` of held tickets.
 void ReadHeldStates(const std::vector<StepTicket*>& tickets,
-                    const at::Tensor& h, const at::Tensor& c);
+                    const StatePool& pool);
 
 // Gives the lent rows back.
 void ReturnRows(std::vector<StepTicket>* tickets, StatePool* pool);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "ATen/ops/tensor.h"
 #include "c10/core/InferenceMode.h"
 #include "core/policy/inference_policy.h"
 #include "core/policy/packed_policy.h"
@@ -74,18 +73,6 @@ void FillAnswers(const policy::ActingResult& result,
     answer.entropies = Slice(choices.entropies, row, heads);
     answer.value = result.network.values[row];
   }
-}
-
-// Copies the states after the step to tickets whose client holds them.
-void FillHeld(const std::vector<StepTicket*>& tickets, const StatePool& pool) {
-  const bool any = std::any_of(
-      tickets.begin(), tickets.end(),
-      [](const StepTicket* ticket) { return ticket->held != nullptr; });
-  if (!any) return;
-  std::vector<int64_t> rows;
-  for (const StepTicket* ticket : tickets) rows.push_back(ticket->state_row);
-  const auto [h, c] = pool.Gather(at::tensor(rows, at::kLong));
-  ReadHeldStates(tickets, h, c);
 }
 
 }  // namespace
@@ -215,7 +202,7 @@ void InferenceEngine::TakeSteps(const PublishedPolicy& policy,
   if (tickets.empty()) return;
 
   const policy::PolicySpec& spec = policies_->spec();
-  LendRows(tickets, spec.lstm_layers, &pool_);
+  LendRows(tickets, &pool_);
   for (const StepTicket* ticket : tickets) {
     rows.AddState(pool_.h(ticket->state_row), pool_.c(ticket->state_row));
   }
@@ -224,12 +211,12 @@ void InferenceEngine::TakeSteps(const PublishedPolicy& policy,
   acting.packed().Act(rows.Step(policy.scaler, spec.hidden_dim), rows.Choices(),
                       acting.floors(), &result);
   FillAnswers(result, acting.layout(), policy.version, tickets);
-  const int64_t size = spec.lstm_layers * spec.hidden_dim;
+  const int64_t size = pool_.row_size();
   for (size_t row = 0; row < tickets.size(); ++row) {
     pool_.Write(tickets[row]->state_row, result.network.h.data() + row * size,
                 result.network.c.data() + row * size);
   }
-  FillHeld(tickets, pool_);
+  ReadHeldStates(tickets, pool_);
   ++counters_->batches_run;
 }
 

@@ -6,7 +6,6 @@
 #include "proto/codec/tensor_codec.h"
 
 namespace esper::server {
-
 namespace {
 
 int64_t CommonVersion(const std::vector<StepTicket>& tickets, int64_t current) {
@@ -17,15 +16,15 @@ int64_t CommonVersion(const std::vector<StepTicket>& tickets, int64_t current) {
   return first;
 }
 
+bool IsHeld(const StepTicket& ticket) { return ticket.held != nullptr; }
+
+}  // namespace
+
 bool HasWideHead(const policy::PolicySpec& spec) {
   return std::any_of(spec.heads.begin(), spec.heads.end(), [](auto& head) {
     return head.kind == policy::HeadKind::kCategorical && head.size > 256;
   });
 }
-
-bool IsHeld(const StepTicket& ticket) { return ticket.held != nullptr; }
-
-}  // namespace
 
 StepReplyEncoder::StepReplyEncoder(const PolicyStore* policies,
                                    const StateCodec* states)

@@ -1,6 +1,5 @@
 #include "server/inference_service.h"
 
-#include <chrono>
 #include <memory>
 #include <utility>
 
@@ -9,6 +8,7 @@
 #include "server/action_stream.h"
 #include "server/grpc_status.h"
 #include "server/refusal.h"
+#include "server/waiting_call.h"
 
 namespace esper::server {
 namespace {
@@ -17,18 +17,6 @@ absl::Status Draining() {
   return Refuse("DRAINING", "", "The server is shutting down.",
                 "Retry on another server.");
 }
-
-// One waiting call. gRPC deletes nothing: it lives until `OnDone`.
-class WaitingReactor : public grpc::ServerUnaryReactor {
- public:
-  bool cancelled() const { return cancelled_; }
-
- private:
-  void OnCancel() override { cancelled_ = true; }
-  void OnDone() override { delete this; }
-
-  std::atomic<bool> cancelled_{false};
-};
 
 // A call of the engine that ends as a gRPC call. The reactor may be gone once
 // `Finish` has finished it.
@@ -43,13 +31,7 @@ class RpcCall : public InferenceCall {
         counters_(counters) {}
 
   absl::Status Abandoned() const override {
-    if (reactor_->cancelled()) {
-      return absl::CancelledError("The caller went away.");
-    }
-    if (context_->deadline() <= std::chrono::system_clock::now()) {
-      return absl::DeadlineExceededError("The call waited past its deadline.");
-    }
-    return absl::OkStatus();
+    return AbandonedBy(reactor_->cancelled(), context_->deadline());
   }
 
   void Finish(const absl::Status& status) override {

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/codec/mask_codec.h"
+#include "server/inference_reply.h"
 #include "server/oip_tensors.h"
 #include "server/refusal.h"
 
@@ -34,12 +35,6 @@ absl::Status WrongType(const std::string& parameter, const char* type) {
       absl::StrCat("Send a ", type, "."));
 }
 
-bool HasWideActions(const policy::PolicySpec& spec) {
-  return std::any_of(spec.heads.begin(), spec.heads.end(), [](auto& head) {
-    return head.kind == policy::HeadKind::kCategorical && head.size > 256;
-  });
-}
-
 template <typename Tensors>
 void AddMetadata(const char* name, v1::DataType dtype,
                  const std::vector<int64_t>& shape, Tensors* tensors) {
@@ -67,7 +62,7 @@ inference::ModelMetadataResponse Metadata(const policy::PolicySpec& spec) {
   }
   auto* outputs = metadata.mutable_outputs();
   AddMetadata(kActions,
-              HasWideActions(spec) ? v1::DATA_TYPE_INT64 : v1::DATA_TYPE_UINT8,
+              HasWideHead(spec) ? v1::DATA_TYPE_INT64 : v1::DATA_TYPE_UINT8,
               {kAnyRows, spec.num_heads()}, outputs);
   if (spec.continuous_width() > 0) {
     AddMetadata(kContinuous, v1::DATA_TYPE_FLOAT32,
@@ -107,7 +102,7 @@ OipModel::OipModel(const policy::PolicySpec& spec,
       options_(options),
       decoder_(spec, options),
       metadata_(Metadata(spec)),
-      wide_actions_(HasWideActions(spec)) {}
+      wide_actions_(HasWideHead(spec)) {}
 
 void OipModel::Describe(inference::ModelMetadataResponse* response) const {
   *response = metadata_;

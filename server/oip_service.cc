@@ -1,6 +1,5 @@
 #include "server/oip_service.h"
 
-#include <atomic>
 #include <chrono>
 #include <memory>
 #include <utility>
@@ -11,6 +10,7 @@
 #include "server/oip_stream.h"
 #include "server/refusal.h"
 #include "server/version.h"
+#include "server/waiting_call.h"
 
 namespace esper::server {
 namespace {
@@ -18,16 +18,6 @@ namespace {
 using inference::ModelInferRequest;
 using inference::ModelInferResponse;
 using inference::ModelStreamInferResponse;
-
-// Why nobody waits for an answer any more; OK while somebody does.
-absl::Status AbandonedBy(bool cancelled,
-                         std::chrono::system_clock::time_point deadline) {
-  if (cancelled) return absl::CancelledError("The caller went away.");
-  if (deadline <= std::chrono::system_clock::now()) {
-    return absl::DeadlineExceededError("The call waited past its deadline.");
-  }
-  return absl::OkStatus();
-}
 
 // The earlier of the call's deadline and its own timeout from now.
 std::chrono::system_clock::time_point DeadlineOf(
@@ -146,21 +136,11 @@ grpc::ServerUnaryReactor* OipService::ModelMetadata(
   return reactor;
 }
 
-// One ModelInfer. The reactor deletes itself; the call lives in the sequence.
+// One ModelInfer, which lives in its sequence.
 class OipService::UnaryInfer : public OipCall {
  public:
-  class Reactor : public grpc::ServerUnaryReactor {
-   public:
-    bool cancelled() const { return cancelled_; }
-
-   private:
-    void OnCancel() override { cancelled_ = true; }
-    void OnDone() override { delete this; }
-    std::atomic<bool> cancelled_{false};
-  };
-
   UnaryInfer(OipRequest request, std::string id, const OipService* service,
-             Reactor* reactor, grpc::CallbackServerContext* context,
+             WaitingReactor* reactor, grpc::CallbackServerContext* context,
              ModelInferResponse* response)
       : OipCall(std::move(request)),
         id_(std::move(id)),
@@ -185,7 +165,7 @@ class OipService::UnaryInfer : public OipCall {
  private:
   const std::string id_;
   const OipService* const service_;
-  Reactor* const reactor_;
+  WaitingReactor* const reactor_;
   grpc::CallbackServerContext* const context_;
   const std::chrono::system_clock::time_point deadline_;
   ModelInferResponse* const response_;
@@ -194,7 +174,7 @@ class OipService::UnaryInfer : public OipCall {
 grpc::ServerUnaryReactor* OipService::ModelInfer(
     grpc::CallbackServerContext* context, const ModelInferRequest* request,
     ModelInferResponse* response) {
-  auto* reactor = new UnaryInfer::Reactor;
+  auto* reactor = new WaitingReactor;
   const absl::Status status = CatchErrors([&] {
     auto decoded = Decode(*request);
     if (!decoded.ok()) return decoded.status();

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "ATen/ops/empty.h"
 #include "c10/util/Exception.h"
 
 namespace esper::server {
@@ -19,9 +18,7 @@ std::unique_ptr<float[]> Allocated(int64_t layers, int64_t hidden,
 }  // namespace
 
 StatePool::StatePool(int64_t layers, int64_t hidden, int64_t capacity)
-    : layers_(layers),
-      hidden_(hidden),
-      capacity_(capacity),
+    : capacity_(capacity),
       row_size_(layers * hidden),
       data_(Allocated(layers, hidden, capacity)) {}
 
@@ -38,7 +35,7 @@ std::optional<int64_t> StatePool::Allocate() {
       return std::nullopt;
     }
   }
-  std::fill_n(h(row), 2 * row_size_, 0.0f);
+  std::fill_n(Row(row), 2 * row_size_, 0.0f);
   return row;
 }
 
@@ -49,49 +46,8 @@ void StatePool::Free(int64_t row) {
 }
 
 void StatePool::Write(int64_t row, const float* next_h, const float* next_c) {
-  std::copy_n(next_h, row_size_, h(row));
-  std::copy_n(next_c, row_size_, c(row));
-}
-
-std::pair<at::Tensor, at::Tensor> StatePool::Gather(
-    const at::Tensor& rows) const {
-  const int64_t count = rows.numel();
-  const int64_t* row = rows.const_data_ptr<int64_t>();
-  std::pair<at::Tensor, at::Tensor> state = {
-      at::empty({layers_, count, hidden_}, at::kFloat),
-      at::empty({layers_, count, hidden_}, at::kFloat)};
-  float* out_h = state.first.mutable_data_ptr<float>();
-  float* out_c = state.second.mutable_data_ptr<float>();
-  for (int64_t l = 0; l < layers_; ++l) {
-    for (int64_t i = 0; i < count; ++i) {
-      const float* from = data_.get() + row[i] * 2 * row_size_ + l * hidden_;
-      out_h = std::copy_n(from, hidden_, out_h);
-      out_c = std::copy_n(from + row_size_, hidden_, out_c);
-    }
-  }
-  return state;
-}
-
-void StatePool::Scatter(const at::Tensor& rows, const at::Tensor& h,
-                        const at::Tensor& c) {
-  const int64_t count = rows.numel();
-  const int64_t* row = rows.const_data_ptr<int64_t>();
-  const at::Tensor from_h = h.contiguous();
-  const at::Tensor from_c = c.contiguous();
-  TORCH_CHECK(from_h.numel() == count * row_size_ &&
-                  from_c.numel() == count * row_size_,
-              "states of ", count, " rows are [L, rows, H]");
-  const float* in_h = from_h.const_data_ptr<float>();
-  const float* in_c = from_c.const_data_ptr<float>();
-  for (int64_t l = 0; l < layers_; ++l) {
-    for (int64_t i = 0; i < count; ++i) {
-      float* to = this->h(row[i]) + l * hidden_;
-      std::copy_n(in_h, hidden_, to);
-      std::copy_n(in_c, hidden_, to + row_size_);
-      in_h += hidden_;
-      in_c += hidden_;
-    }
-  }
+  float* next = std::copy_n(next_h, row_size_, Row(row));
+  std::copy_n(next_c, row_size_, next);
 }
 
 int64_t StatePool::available() const {

@@ -4,10 +4,8 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <utility>
 #include <vector>
 
-#include "ATen/core/Tensor.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 
@@ -32,24 +30,22 @@ class StatePool {
   void Free(int64_t row) ABSL_LOCKS_EXCLUDED(mu_);
 
   // h and c of one row, float32 [L, H] each; valid while the pool lives.
-  float* h(int64_t row) { return data_.get() + row * 2 * row_size_; }
-  float* c(int64_t row) { return h(row) + row_size_; }
+  const float* h(int64_t row) const {
+    return data_.get() + row * 2 * row_size_;
+  }
+  const float* c(int64_t row) const { return h(row) + row_size_; }
   // The values after a step, [L, H] each.
   void Write(int64_t row, const float* next_h, const float* next_c);
 
-  // rows: int64 [N], host. Returns h and c, float32 [L, N, H] each, host;
-  // copies.
-  std::pair<at::Tensor, at::Tensor> Gather(const at::Tensor& rows) const;
-  // Writes h and c, float32 [L, N, H] each, to `rows`, which are all different.
-  void Scatter(const at::Tensor& rows, const at::Tensor& h,
-               const at::Tensor& c);
-
+  int64_t row_size() const { return row_size_; }  // L * H.
   int64_t capacity() const { return capacity_; }
   int64_t available() const ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
-  const int64_t layers_, hidden_, capacity_;
-  const int64_t row_size_;               // L * H.
+  float* Row(int64_t row) { return data_.get() + row * 2 * row_size_; }
+
+  const int64_t capacity_;
+  const int64_t row_size_;
   const std::unique_ptr<float[]> data_;  // [capacity, 2, L, H]: h, then c.
 
   mutable absl::Mutex mu_;

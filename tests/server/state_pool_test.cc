@@ -1,21 +1,28 @@
 #include "server/state_pool.h"
 
+#include <cmath>
+#include <cstdint>
+#include <numeric>
 #include <set>
 #include <vector>
 
-#include "ATen/ops/equal.h"
-#include "ATen/ops/full.h"
-#include "ATen/ops/rand.h"
-#include "ATen/ops/tensor.h"
-#include "ATen/ops/zeros.h"
-#include "c10/core/InferenceMode.h"
 #include "gtest/gtest.h"
 
 namespace esper::server {
 namespace {
 
-at::Tensor Rows(const std::vector<int64_t>& rows) {
-  return at::tensor(rows, at::kLong);
+std::vector<float> H(const StatePool& pool, int64_t row) {
+  return std::vector<float>(pool.h(row), pool.h(row) + pool.row_size());
+}
+std::vector<float> C(const StatePool& pool, int64_t row) {
+  return std::vector<float>(pool.c(row), pool.c(row) + pool.row_size());
+}
+
+// [L * H] numbers of their own.
+std::vector<float> State(float first) {
+  std::vector<float> state(16);
+  std::iota(state.begin(), state.end(), first);
+  return state;
 }
 
 TEST(StatePoolTest, RowsAreDistinctUntilNoneIsLeft) {
@@ -30,28 +37,28 @@ TEST(StatePoolTest, RowsAreDistinctUntilNoneIsLeft) {
   EXPECT_EQ(pool.Allocate(), *rows.begin());
 }
 
-TEST(StatePoolTest, ScatteredRowsAreGatheredInAnyOrder) {
+TEST(StatePoolTest, RowsAreReadAsWrittenInAnyOrder) {
   StatePool pool(2, 8, 10);
   for (int i = 0; i < 10; ++i) pool.Allocate();
-  const at::Tensor h = at::rand({2, 3, 8});
-  const at::Tensor c = at::rand({2, 3, 8});
-  pool.Scatter(Rows({7, 2, 5}), h, c);
-  const auto [gathered_h, gathered_c] = pool.Gather(Rows({2, 5, 7, 0}));
-  EXPECT_TRUE(at::equal(gathered_h.select(1, 0), h.select(1, 1)));
-  EXPECT_TRUE(at::equal(gathered_h.select(1, 2), h.select(1, 0)));
-  EXPECT_TRUE(at::equal(gathered_c.select(1, 1), c.select(1, 2)));
-  EXPECT_TRUE(at::equal(gathered_h.select(1, 3), at::zeros({2, 8})));
+  for (const int64_t row : {7, 2, 5}) {
+    pool.Write(row, State(100 * row).data(), State(-100 * row).data());
+  }
+  for (const int64_t row : {2, 5, 7}) {
+    EXPECT_EQ(H(pool, row), State(100 * row));
+    EXPECT_EQ(C(pool, row), State(-100 * row));
+  }
+  EXPECT_EQ(H(pool, 0), std::vector<float>(16, 0));
 }
 
 TEST(StatePoolTest, AReassignedRowIsZero) {
   StatePool pool(1, 4, 1);
   const int64_t row = pool.Allocate().value();
-  pool.Scatter(Rows({row}), at::full({1, 1, 4}, NAN), at::full({1, 1, 4}, 3.0));
+  const std::vector<float> h(4, NAN), c(4, 3);
+  pool.Write(row, h.data(), c.data());
   pool.Free(row);
   ASSERT_EQ(pool.Allocate(), row);
-  const auto [h, c] = pool.Gather(Rows({row}));
-  EXPECT_TRUE(at::equal(h, at::zeros({1, 1, 4})));
-  EXPECT_TRUE(at::equal(c, at::zeros({1, 1, 4})));
+  EXPECT_EQ(H(pool, row), std::vector<float>(4, 0));
+  EXPECT_EQ(C(pool, row), std::vector<float>(4, 0));
 }
 
 TEST(StatePoolTest, ARowIsOneBlockOfAllLayers) {
@@ -60,27 +67,10 @@ TEST(StatePoolTest, ARowIsOneBlockOfAllLayers) {
   const std::vector<float> h = {1, 2, 3, 4, 5, 6, 7, 8};
   const std::vector<float> c = {-1, -2, -3, -4, -5, -6, -7, -8};
   pool.Write(1, h.data(), c.data());
-  EXPECT_EQ(std::vector<float>(pool.h(1), pool.h(1) + 8), h);
-  EXPECT_EQ(std::vector<float>(pool.c(1), pool.c(1) + 8), c);
-  const auto [gathered_h, gathered_c] = pool.Gather(Rows({1, 2}));
-  EXPECT_EQ(gathered_h[0][0][3].item<float>(), 4);
-  EXPECT_EQ(gathered_h[1][0][0].item<float>(), 5);
-  EXPECT_EQ(gathered_c[1][0][3].item<float>(), -8);
-  EXPECT_EQ(gathered_c[1][1][3].item<float>(), 0) << "its neighbour is zero";
-}
-
-TEST(StatePoolTest, TakesWhatInferenceModeMade) {
-  StatePool pool(1, 4, 2);
-  const int64_t row = pool.Allocate().value();
-  {
-    c10::InferenceMode inference;
-    pool.Scatter(Rows({row}), at::full({1, 1, 4}, 1.0),
-                 at::full({1, 1, 4}, 2.0));
-    pool.Allocate();
-  }
-  const auto [h, c] = pool.Gather(Rows({row}));
-  EXPECT_TRUE(at::equal(c, at::full({1, 1, 4}, 2.0)));
-  EXPECT_FALSE(h.requires_grad());
+  EXPECT_EQ(H(pool, 1), h);
+  EXPECT_EQ(C(pool, 1), c);
+  EXPECT_EQ(pool.c(1), pool.h(1) + 8);
+  EXPECT_EQ(H(pool, 2), std::vector<float>(8, 0)) << "its neighbour is zero";
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -202,7 +203,7 @@ class RandomInference final : public v1::PolicyInference::Service {
       }
     }
     *response->mutable_actions() = PackTensor(actions, {rows, 8});
-    if (hold != nullptr) hold();
+    if (hold != nullptr) hold(KeysOf(*request));
     return status;
   }
   grpc::Status CloseEpisodes(grpc::ServerContext* context,
@@ -211,9 +212,18 @@ class RandomInference final : public v1::PolicyInference::Service {
     return fake_.CloseEpisodes(context, request, response);
   }
 
-  std::function<void()> hold;  // Called before each answer of GetAction.
+  // Called before each answer of GetAction with the environments it is for.
+  std::function<void(const std::set<std::string>& keys)> hold;
 
  private:
+  std::set<std::string> KeysOf(const v1::GetActionRequest& request) {
+    absl::MutexLock lock(&mu_);
+    std::set<std::string> keys;
+    for (const v1::StepRow& row : request.rows()) {
+      keys.insert(keys_[row.episode_id()]);
+    }
+    return keys;
+  }
   std::array<int64_t, policy::kNumActionHeads> Act(
       const policy::ActionMask& mask, const v1::StepRow& row) {
     std::string key;
@@ -305,12 +315,12 @@ TEST(EnvironmentWorkerDeterminismTest,
 
 TEST_F(EnvironmentWorkerTest, StepsOneHalfWhileTheOtherHalfWaits) {
   RandomInference inference;
-  // No answer of the second call before the first half has stepped: a worker
-  // that waits for both would never step.
-  std::atomic<int> calls{0};
+  // No answer to the second half before the first half has stepped: a worker
+  // that waits for both would never step. The calls may come in any order.
+  std::atomic<bool> held{false};
   std::atomic<int64_t> steps_before_answer{0};
-  inference.hold = [&] {
-    if (++calls != 2) return;
+  inference.hold = [&](const std::set<std::string>& keys) {
+    if (keys.count("run/0") == 1 || held.exchange(true)) return;
     const absl::Time deadline = absl::Now() + absl::Seconds(30);
     while (steps_before_answer == 0 && absl::Now() < deadline) {
       steps_before_answer += board_.TakeSteps();

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <climits>
 #include <random>
 
 #include "absl/strings/str_cat.h"
@@ -18,17 +19,6 @@ namespace {
 // How often a wait for a connection looks up.
 constexpr absl::Duration kConnectPoll = absl::Milliseconds(100);
 
-bool IsRetryable(const grpc::Status& status) {
-  return status.error_code() == grpc::StatusCode::UNAVAILABLE ||
-         status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
-}
-
-// Between 80 % and 120 %, so that many clients do not come back at once.
-absl::Duration WithJitter(absl::Duration pause) {
-  thread_local std::minstd_rand generator(std::random_device{}());
-  return pause * std::uniform_real_distribution<double>(0.8, 1.2)(generator);
-}
-
 // False if the caller was told to stop meanwhile.
 bool Pause(absl::Duration pause, const absl::Notification* stop) {
   if (stop == nullptr) {
@@ -36,6 +26,23 @@ bool Pause(absl::Duration pause, const absl::Notification* stop) {
     return true;
   }
   return !stop->WaitForNotificationWithTimeout(pause);
+}
+
+int ToMilliseconds(absl::Duration duration) {
+  return static_cast<int>(
+      std::min(absl::ToInt64Milliseconds(duration), int64_t{INT_MAX}));
+}
+
+}  // namespace
+
+bool IsRetryable(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
+         absl::IsCancelled(status);
+}
+
+absl::Duration WithJitter(absl::Duration pause) {
+  thread_local std::minstd_rand generator(std::random_device{}());
+  return pause * std::uniform_real_distribution<double>(0.8, 1.2)(generator);
 }
 
 absl::Status WithAttempts(const absl::Status& status, const std::string& method,
@@ -48,8 +55,6 @@ absl::Status WithAttempts(const absl::Status& status, const std::string& method,
   });
   return result;
 }
-
-}  // namespace
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(
     const ConnectOptions& options) {
@@ -65,6 +70,13 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(
   // Also the time that one attempt to connect gets, so not too short.
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS,
+                   ToMilliseconds(options.keepalive_time));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
+                   ToMilliseconds(options.keepalive_timeout));
+  // The server may be busy with one call for long: pings without data between
+  // them are no offence here.
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   auto channel = grpc::CreateCustomChannel(
       options.address, grpc::InsecureChannelCredentials(), arguments);
   const absl::Time deadline = absl::Now() + options.timeout;
@@ -93,7 +105,7 @@ absl::Status RetryCall(
     const grpc::Status status = attempt(&context, number);
     if (status.ok()) return absl::OkStatus();
     const absl::Status result = FromGrpc(status, context);
-    if (!IsRetryable(status)) return result;
+    if (!IsRetryable(result)) return result;
     const absl::Duration pause = WithJitter(backoff);
     if (absl::Now() + pause > give_up || !Pause(pause, policy.stop)) {
       return WithAttempts(result, method, number + 1);

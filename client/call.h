@@ -24,6 +24,13 @@ struct ConnectOptions {
   absl::Duration timeout = absl::Seconds(10);
   // Largest message in either direction; the training service takes 64 MiB.
   int64_t max_message_bytes = 64 << 20;
+  // While calls are open and nothing comes back for this long, the server is
+  // asked for a sign of life; a connection that gives none within
+  // `keepalive_timeout` is dropped, and its calls fail with UNAVAILABLE.
+  // Servers end connections that ask more often than they allow (this one: 5
+  // s). Infinite: never.
+  absl::Duration keepalive_time = absl::Seconds(30);
+  absl::Duration keepalive_timeout = absl::Seconds(10);
   // Once notified, the wait ends; may be null.
   const absl::Notification* stop = nullptr;
 };
@@ -34,8 +41,9 @@ struct ConnectOptions {
 absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(
     const ConnectOptions& options);
 
-// When and how often a call is tried again. Only UNAVAILABLE and
-// DEADLINE_EXCEEDED are: every call that the clients retry is safe to repeat,
+// When and how often a call is tried again. Only UNAVAILABLE,
+// DEADLINE_EXCEEDED, and CANCELLED by anyone but the caller are, which is how
+// lost connections show: every call that the clients retry is safe to repeat,
 // because steps, writes and reports are exactly-once on the server.
 struct RetryPolicy {
   // Deadline of one attempt, > 0.
@@ -49,6 +57,19 @@ struct RetryPolicy {
   // the clients that use it.
   const absl::Notification* stop = nullptr;
 };
+
+// Whether a call that ended so may be tried again: the server was not reached,
+// did not answer in time, or asked to be tried later. A refusal (malformed, out
+// of order, unknown episode) is final.
+bool IsRetryable(const absl::Status& status);
+
+// What a pause after a failed attempt really is: between 80 % and 120 %, so
+// that many clients do not come back at once.
+absl::Duration WithJitter(absl::Duration pause);
+
+// `status`, with the number of attempts in its message.
+absl::Status WithAttempts(const absl::Status& status, const std::string& method,
+                          int attempts);
 
 // Runs `attempt` until it succeeds, fails for good, or the policy gives up;
 // then the last status, with the number of attempts in its message. `attempt`

@@ -57,6 +57,10 @@ absl::StatusOr<std::vector<EpisodeHandle>> PolicyClient::OpenEpisodes(
         absl::StrCat("The server opened ", response.episode_ids_size(),
                      " episodes, not ", episodes.size(), "."));
   }
+  if (log_ != nullptr) {
+    const absl::Status logged = log_->Opened(OpenRequest(episodes), response);
+    if (!logged.ok()) return logged;
+  }
   std::vector<EpisodeHandle> handles(episodes.size());
   for (size_t i = 0; i < episodes.size(); ++i) {
     handles[i] = {response.episode_ids(i), episodes[i].incarnation};
@@ -68,10 +72,20 @@ absl::StatusOr<std::vector<ActionRow>> PolicyClient::GetAction(
     const std::vector<StepRow>& rows, bool return_entropies) {
   auto request = ToRequest(rows, return_entropies);
   if (!request.ok()) return request.status();
-  auto response = CallUnary(retry_, "GetAction", *stub_,
-                            &v1::PolicyInference::Stub::GetAction, *request);
+  auto response = GetActionMessage(*request);
   if (!response.ok()) return response.status();
   return FromResponse(*response, static_cast<int64_t>(rows.size()));
+}
+
+absl::StatusOr<v1::GetActionResponse> PolicyClient::GetActionMessage(
+    const v1::GetActionRequest& request) {
+  auto response = CallUnary(retry_, "GetAction", *stub_,
+                            &v1::PolicyInference::Stub::GetAction, request);
+  if (response.ok() && log_ != nullptr) {
+    const absl::Status logged = log_->Acted(request, *response);
+    if (!logged.ok()) return logged;
+  }
+  return response;
 }
 
 absl::StatusOr<std::vector<ClosedEpisode>> PolicyClient::CloseEpisodes(
@@ -82,6 +96,10 @@ absl::StatusOr<std::vector<ClosedEpisode>> PolicyClient::CloseEpisodes(
       CallUnary(retry_, "CloseEpisodes", *stub_,
                 &v1::PolicyInference::Stub::CloseEpisodes, *request);
   if (!response.ok()) return response.status();
+  if (log_ != nullptr) {
+    const absl::Status logged = log_->Closed(*request, *response);
+    if (!logged.ok()) return logged;
+  }
   return FromResponse(*response, static_cast<int64_t>(episodes.size()));
 }
 

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "client/action_log.h"
 #include "client/call.h"
 #include "esper/v1/policy_inference.grpc.pb.h"
 
@@ -50,10 +51,20 @@ struct PolicyInput {
   std::vector<uint8_t> packed_mask;  // See mask_packing.h; empty = all allowed.
 };
 
-// One step of one episode.
+// An episode whose recurrent state the client holds, so that any replica of
+// the policy can take its next step; no server remembers it.
+struct ClientEpisode {
+  uint64_t seed = 0;  // As in EpisodeStart.
+  bool deterministic = false;
+};
+
+// One step of one episode: either of one that was opened, or of one whose state
+// the client holds (`client_episode` at step 0, `recurrent_state` later).
 struct StepRow {
   EpisodeHandle episode;
-  int64_t step = 0;  // 0 for the first one.
+  std::optional<ClientEpisode> client_episode;
+  std::string recurrent_state;  // ActionRow's, of the step before.
+  int64_t step = 0;             // 0 for the first one.
   std::optional<StepOutcome> previous_outcome;
   PolicyInput input;
 };
@@ -68,6 +79,7 @@ struct ActionRow {
   // [K], in [0, 1] for categorical heads; empty unless asked for.
   std::vector<float> entropies;
   int64_t policy_version = 0;
+  std::string recurrent_state;  // If the client holds it: for the next step.
 };
 
 struct EpisodeClose {
@@ -84,9 +96,12 @@ struct ClosedEpisode {
   double episode_return = 0;  // Sum of the rewards that the server saw.
 };
 
-// Every call is all or nothing and is retried as `RetryPolicy` says. Errors are
-// the server's, with their ErrorDetail (client/status.h); INVALID_ARGUMENT for
-// rows of unequal widths, and INTERNAL for a reply that breaks the protocol.
+// Every call has a deadline, is all or nothing, and is retried as `RetryPolicy`
+// says: a lost connection is made again, and the step that was under way is
+// asked for again, so episodes go on as if nothing had happened. A server that
+// has restarted has lost them: see `IsEpisodeLost` (client/status.h). Errors
+// are the server's, with their ErrorDetail; INVALID_ARGUMENT for rows of
+// unequal widths, and INTERNAL for a reply that breaks the protocol.
 //
 // Thread safety: any thread may call any method.
 class PolicyClient {
@@ -111,12 +126,22 @@ class PolicyClient {
   absl::StatusOr<std::vector<ActionRow>> GetAction(
       const std::vector<StepRow>& rows, bool return_entropies = false);
 
+  // The same with messages.
+  absl::StatusOr<v1::GetActionResponse> GetActionMessage(
+      const v1::GetActionRequest& request);
+
   absl::StatusOr<std::vector<ClosedEpisode>> CloseEpisodes(
       const std::vector<EpisodeClose>& episodes);
+
+  // From now on what is asked and told is appended to `log`, which must outlive
+  // the calls; null: no more. A call whose record cannot be written fails with
+  // UNAVAILABLE. Not to be called while calls are under way.
+  void RecordTo(ActionLogWriter* log) { log_ = log; }
 
  private:
   const RetryPolicy retry_;
   const std::unique_ptr<v1::PolicyInference::Stub> stub_;
+  ActionLogWriter* log_ = nullptr;
 };
 
 }  // namespace esper::client

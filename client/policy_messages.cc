@@ -104,8 +104,16 @@ absl::StatusOr<v1::GetActionRequest> ToRequest(const std::vector<StepRow>& rows,
   InputBuilder inputs(static_cast<int64_t>(rows.size()));
   for (size_t i = 0; i < rows.size(); ++i) {
     v1::StepRow* row = request.add_rows();
-    row->set_episode_id(rows[i].episode.id);
-    row->set_incarnation(rows[i].episode.incarnation);
+    if (!rows[i].recurrent_state.empty()) {
+      row->set_recurrent_state(rows[i].recurrent_state);
+    } else if (rows[i].client_episode) {
+      row->mutable_client_episode()->set_seed(rows[i].client_episode->seed);
+      row->mutable_client_episode()->set_deterministic(
+          rows[i].client_episode->deterministic);
+    } else {
+      row->set_episode_id(rows[i].episode.id);
+      row->set_incarnation(rows[i].episode.incarnation);
+    }
     row->set_step(rows[i].step);
     if (rows[i].previous_outcome) {
       ToProto(*rows[i].previous_outcome, row->mutable_previous_outcome());
@@ -202,8 +210,16 @@ absl::StatusOr<std::vector<ActionRow>> FromResponse(
     if (!unpacked.ok()) return BrokenReply(unpacked.status());
     entropies = *std::move(unpacked);
   }
+  const int states = response.recurrent_states_size();
+  if (states != 0 && states != rows) {
+    return absl::InternalError(absl::StrCat("The server's reply has ", states,
+                                            " states for ", rows, " rows."));
+  }
   std::vector<ActionRow> result(rows);
   for (int64_t i = 0; i < rows; ++i) {
+    if (states != 0) {
+      result[i].recurrent_state = response.recurrent_states(i);
+    }
     result[i].actions = Row(*actions, i, heads);
     result[i].continuous = Row(continuous, i, continuous_width);
     result[i].log_probs = Row(*log_probs, i, heads);

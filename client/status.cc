@@ -72,6 +72,19 @@ std::string ReasonOf(const absl::Status& status) {
   return detail ? detail->reason() : std::string();
 }
 
+bool IsEpisodeLost(const absl::Status& status) {
+  const std::string reason = ReasonOf(status);
+  return reason == "UNKNOWN_EPISODE" || reason == "EPISODE_EXPIRED" ||
+         reason == "WRONG_INCARNATION";
+}
+
+absl::Status FromRefusal(const v1::Refusal& refusal) {
+  absl::Status status(static_cast<absl::StatusCode>(refusal.code()),
+                      refusal.message());
+  if (refusal.has_detail()) SetDetail(status, refusal.detail());
+  return status;
+}
+
 std::string Describe(const absl::Status& status) {
   std::string text = absl::StatusCodeToString(status.code());
   if (const auto detail = ErrorDetailOf(status)) {

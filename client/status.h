@@ -40,6 +40,15 @@ std::optional<v1::ErrorDetail> ErrorDetailOf(const absl::Status& status);
 // Its reason, "STEP_OUT_OF_ORDER"; empty if there is none.
 std::string ReasonOf(const absl::Status& status);
 
+// The server does not have the episode any more, or not for this client: it
+// has restarted (UNKNOWN_EPISODE), the lease has run out (EPISODE_EXPIRED), or
+// somebody opened the environment again (WRONG_INCARNATION). Only opening a new
+// episode helps.
+bool IsEpisodeLost(const absl::Status& status);
+
+// A refusal inside a stream, as the status that a unary call ends with.
+absl::Status FromRefusal(const v1::Refusal& refusal);
+
 // One line for people: code, reason, place and sentence.
 std::string Describe(const absl::Status& status);
 

@@ -13,7 +13,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr char kUsage[] =
-    "commands: status, policy, save [NAME], restore [NAME]";
+    "commands: status, policy, save [NAME], restore [NAME], replay";
 
 std::string Cell(const Json& value) {
   if (value.is_null()) return "-";

@@ -6,8 +6,10 @@
 
 #include "absl/flags/flag.h"
 #include "absl/time/time.h"
+#include "client/action_log.h"
 #include "client/ctl/commands.h"
 #include "client/main_util.h"
+#include "client/replay.h"
 #include "client/status.h"
 
 ABSL_FLAG(std::string, address, "127.0.0.1:50051",
@@ -16,10 +18,35 @@ ABSL_FLAG(bool, json, false, "Prints JSON instead of a table.");
 ABSL_FLAG(absl::Duration, timeout, absl::Seconds(10),
           "How long to wait for the server.");
 
+ABSL_FLAG(std::string, log, "",
+          "Recorded log to replay, of esper_env --record_file.");
+
 namespace esper::client {
 namespace {
 
-absl::StatusOr<std::string> Run(const std::vector<std::string>& arguments) {
+// Exit codes.
+constexpr int kFailed = 1;
+constexpr int kUsage = 2;
+constexpr int kDiffers = 3;
+
+struct Outcome {
+  std::string text;
+  int exit_code = 0;
+};
+
+absl::StatusOr<Outcome> RunReplay(PolicyClient& policy) {
+  auto log = ActionLogReader::Open(absl::GetFlag(FLAGS_log));
+  if (!log.ok()) return log.status();
+  const auto report = Replay(**log, policy);
+  if (!report.ok()) return report.status();
+  return Outcome{DescribeReplay(*report), report->difference ? kDiffers : 0};
+}
+
+absl::StatusOr<Outcome> Run(const std::vector<std::string>& arguments) {
+  const bool replay = arguments == std::vector<std::string>{"replay"};
+  if (replay && absl::GetFlag(FLAGS_log).empty()) {
+    return absl::InvalidArgumentError("replay needs --log=FILE.");
+  }
   ConnectOptions connect;
   connect.address = absl::GetFlag(FLAGS_address);
   connect.timeout = absl::GetFlag(FLAGS_timeout);
@@ -30,7 +57,10 @@ absl::StatusOr<std::string> Run(const std::vector<std::string>& arguments) {
   retry.give_up_after = connect.timeout;
   PolicyClient policy(*channel, retry);
   AdminClient admin(*channel, retry);
-  return Commands(policy, admin, absl::GetFlag(FLAGS_json)).Run(arguments);
+  if (replay) return RunReplay(policy);
+  auto text = Commands(policy, admin, absl::GetFlag(FLAGS_json)).Run(arguments);
+  if (!text.ok()) return text.status();
+  return Outcome{*std::move(text), 0};
 }
 
 }  // namespace
@@ -45,17 +75,19 @@ int main(int argc, char** argv) {
       "  status          what the server is doing\n"
       "  policy          the policy it serves, and its limits\n"
       "  save [NAME]     write a checkpoint\n"
-      "  restore [NAME]  go back to a checkpoint; without name: the newest\n",
+      "  restore [NAME]  go back to a checkpoint; without name: the newest\n"
+      "  replay          take the steps of --log=FILE again and compare; exit\n"
+      "                  code 3 if the server answers differently\n",
       /*allow_arguments=*/true);
   if (arguments.empty()) {
     std::fputs("esperctl: which command? See --help.\n", stderr);
-    return 2;
+    return kUsage;
   }
-  const auto text = Run(arguments);
-  if (!text.ok()) {
-    std::fprintf(stderr, "esperctl: %s\n", Describe(text.status()).c_str());
-    return absl::IsInvalidArgument(text.status()) ? 2 : 1;
+  const auto outcome = Run(arguments);
+  if (!outcome.ok()) {
+    std::fprintf(stderr, "esperctl: %s\n", Describe(outcome.status()).c_str());
+    return absl::IsInvalidArgument(outcome.status()) ? kUsage : kFailed;
   }
-  std::fputs(text->c_str(), stdout);
-  return 0;
+  std::fputs(outcome->text.c_str(), stdout);
+  return outcome->exit_code;
 }

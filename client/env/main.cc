@@ -15,6 +15,7 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "client/action_log.h"
 #include "client/env/baseline_command.h"
 #include "client/env/environment_worker.h"
 #include "client/env/heartbeat.h"
@@ -43,6 +44,9 @@ ABSL_FLAG(absl::Duration, coordinator_patience, absl::Minutes(1),
           "How long to wait for a coordinator that is gone.");
 ABSL_FLAG(absl::Duration, server_patience, absl::Minutes(2),
           "How long to wait for a policy server that is gone.");
+ABSL_FLAG(std::string, record_file, "",
+          "New file that gets everything that the policy server is asked and "
+          "answers, for `esperctl replay`. Empty: none.");
 ABSL_FLAG(int32_t, threads, 1, "Threads of one tensor operation.");
 
 // Baselines.
@@ -149,6 +153,14 @@ absl::Status Work(std::shared_ptr<const env::Task> task, StopSignal& signal) {
 
   auto policy = ConnectPolicy(registered->policy_address(), retry);
   if (!policy.ok()) return policy.status();
+  std::unique_ptr<ActionLogWriter> record;
+  if (const std::string file = absl::GetFlag(FLAGS_record_file);
+      !file.empty()) {
+    auto created = ActionLogWriter::Create(file);
+    if (!created.ok()) return created.status();
+    record = *std::move(created);
+    (*policy)->RecordTo(record.get());
+  }
   auto info = (*policy)->GetPolicy();
   if (!info.ok()) return info.status();
   const int environments = absl::GetFlag(FLAGS_environments);

@@ -94,7 +94,10 @@ v1::TrajectoryBatch ActEpisodes(const std::shared_ptr<grpc::Channel>& channel,
   for (int step = 0; step < steps; ++step) {
     std::vector<client::StepRow> rows(episodes);
     for (int i = 0; i < episodes; ++i) {
-      rows[i] = {handles[i], step, outcomes[i], RandomInput(spec, random)};
+      rows[i].episode = handles[i];
+      rows[i].step = step;
+      rows[i].previous_outcome = outcomes[i];
+      rows[i].input = RandomInput(spec, random);
     }
     const auto answers = OrDie(client.GetAction(rows));
     for (int i = 0; i < episodes; ++i) {

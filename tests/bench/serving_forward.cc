@@ -51,18 +51,16 @@ absl::StatusOr<LoadReport> RunForward(int64_t episodes, int64_t rows,
   const auto since = [](Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
   };
-  Clock::time_point begin;
   int64_t first = 0;
-  for (int64_t call = -20; call < 0 || since(begin) < seconds; ++call) {
-    if (call == 0) begin = Clock::now();
-    const auto start = Clock::now();
+  uint64_t call = 0;
+  const auto act = [&] {
     batch.Clear();
     batch.Add(observations, categorical, &allowed, all);
     for (int64_t row = first; row < first + rows; ++row) {
       batch.AddState(pool.h(row), pool.c(row));
-      batch.AddKey({static_cast<uint64_t>(row),
-                    static_cast<uint64_t>(call + 20), false});
+      batch.AddKey({static_cast<uint64_t>(row), call, false});
     }
+    ++call;
     policy.packed().Act(batch.Step(published->scaler, spec.hidden_dim),
                         batch.Choices(), policy.floors(), &result);
     for (int64_t row = 0; row < rows; ++row) {
@@ -70,8 +68,14 @@ absl::StatusOr<LoadReport> RunForward(int64_t episodes, int64_t rows,
                  result.network.c.data() + row * state_size);
     }
     first = first + 2 * rows <= episodes ? first + rows : 0;
-    if (call >= 0) latencies.push_back(since(start));
-  }
+  };
+  for (int warmup = 0; warmup < 20; ++warmup) act();
+  const Clock::time_point begin = Clock::now();
+  do {
+    const Clock::time_point start = Clock::now();
+    act();
+    latencies.push_back(since(start));
+  } while (since(begin) < seconds);
   LoadReport report;
   const double calls = static_cast<double>(latencies.size());
   report.calls_per_second = calls / since(begin);

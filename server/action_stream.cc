@@ -38,6 +38,7 @@ class ActionStream final
     }
     const absl::Status accepted = Accept(request_.request_id());
     if (!accepted.ok()) {
+      CountRefusal(accepted);
       EndReads(accepted);
       return;
     }
@@ -81,7 +82,7 @@ class ActionStream final
   }
 
   void Refuse(uint64_t request_id, const absl::Status& status) {
-    parts_.counters->CountRefusal(codec::DetailOrDefault(status).reason);
+    CountRefusal(status);
     v1::StreamActionsResponse answer;
     answer.set_request_id(request_id);
     *answer.mutable_refusal() = codec::EncodeRefusal(status);
@@ -110,6 +111,10 @@ class ActionStream final
     return absl::OkStatus();
   }
 
+  void CountRefusal(const absl::Status& status) {
+    parts_.counters->CountRefusal(codec::DetailOrDefault(status).reason);
+  }
+
   // Gives `request_` to the engine, or refuses it.
   void Take();
 
@@ -132,7 +137,8 @@ class ActionStream final
   void Do(Next next) {
     if (next == Next::kWrite) StartWrite(&answer_);
     if (next == Next::kFinish) {
-      Finish(ToGrpcStatus(final_status_, context_, parts_.counters));
+      // What ended the reading was counted then.
+      Finish(ToGrpcStatus(final_status_, context_, /*counters=*/nullptr));
     }
   }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "ATen/ops/empty.h"
 #include "absl/strings/str_cat.h"
 #include "proto/codec/tensor_codec.h"
 #include "server/refusal.h"
@@ -211,7 +212,13 @@ absl::StatusOr<at::Tensor> InferenceRequestDecoder::DecodeCategorical(
   auto decoded =
       codec::DecodeTensor(message, {field, {rows, categorical_count_}, dtypes});
   if (!decoded.ok()) return decoded.status();
-  const at::Tensor values = decoded->to(at::kLong);
+  at::Tensor values = *std::move(decoded);
+  if (values.scalar_type() == at::kChar) {
+    const int8_t* narrow = values.const_data_ptr<int8_t>();
+    at::Tensor wide = at::empty(values.sizes(), at::kLong);
+    std::copy_n(narrow, values.numel(), wide.mutable_data_ptr<int64_t>());
+    values = std::move(wide);
+  }
   const int64_t* value = values.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < values.numel(); ++i) {
     const int64_t row = i / categorical_count_;

@@ -18,6 +18,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "core/policy/inference_precision.h"
 #include "proto/config/training_config.h"
@@ -250,6 +251,8 @@ int main(int argc, char** argv) {
     std::cerr << log.message() << "\n";
     return 1;
   }
+  // Some builds of Abseil look for deadlocks at every lock.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   // Threads of the workers share the cores; OpenMP's would fight over them.
   at::set_num_threads(1);
   const absl::Status status = esper::server::Run();

@@ -1,9 +1,8 @@
 // No include guard: the body of one instruction set. A file defines kLanes, the
 // floats of a vector register, kMaxRows, the rows of the largest block of a
 // product, and kMaxSums, the registers for its sums, in a namespace of its own
-// and includes this there. Nothing here
-// calls an inline function of a header, which the linker might share with code
-// for other processors.
+// and includes this there. Nothing here calls an inline function of a header,
+// which the linker might share with code for other processors.
 
 typedef float Vec
     __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
@@ -17,7 +16,8 @@ constexpr int kVecs = kPanelWidth / kLanes;
 
 inline Vec Load(const float* x) { return *reinterpret_cast<const Vec*>(x); }
 inline void Store(float* y, Vec x) { *reinterpret_cast<Vec*>(y) = x; }
-inline Vec Splat(float x) { return Vec{} + x; }
+// Minus zero changes no number, so that it costs nothing; plus zero would.
+inline Vec Splat(float x) { return x - Vec{}; }
 // NaN in x stays NaN.
 inline Vec AtLeast(Vec x, float low) { return x < low ? Splat(low) : x; }
 inline Vec AtMost(Vec x, float high) { return x > high ? Splat(high) : x; }
@@ -92,10 +92,13 @@ void Bf16Block(const LinearCall& call, int64_t row, int64_t panel) {
       const WordVec pair = *reinterpret_cast<const WordVec*>(
           w + v / kVecs * stride + k / 2 * kPanelWidth + v % kVecs * kLanes);
       const Vec even = reinterpret_cast<Vec>(pair << 16);
-      const Vec odd = reinterpret_cast<Vec>(pair & 0xffff0000u);
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
         block.sums[r][v] += Splat(x[r * ldx + k]) * even;
+      }
+      const Vec odd = reinterpret_cast<Vec>(pair & 0xffff0000u);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
         block.sums[r][v] += Splat(x[r * ldx + k + 1]) * odd;
       }
     }

@@ -50,12 +50,12 @@ PackedNetwork::PackedNetwork(const PolicySpec& spec,
         {Pack({at::cat({layer.weight_ih, layer.weight_hh}, 1), layer.bias}),
          PackNorm(layer.norm)});
   }
-  first_ = Pack(weights.first_layers);
+  int64_t joined = 0;  // Outputs of the heads' first layers.
   for (size_t k = 0; k < weights.head_layers.size(); ++k) {
     Head head;
     head.reads_trunk = weights.first_widths[k] == 0;
-    head.first_offset = value_offset_;
-    value_offset_ += weights.first_widths[k];
+    head.first_offset = joined;
+    joined += weights.first_widths[k];
     const std::vector<LinearWeights>& layers = weights.head_layers[k];
     for (size_t i = 0; i < layers.size(); ++i) {
       head.layers.push_back(Pack(layers[i], /*output=*/i + 1 == layers.size()));
@@ -67,16 +67,23 @@ PackedNetwork::PackedNetwork(const PolicySpec& spec,
     width += head.size;
     heads_.push_back(std::move(head));
   }
+  const LinearWeights& first = weights.first_layers;
+  if (joined > 0) {
+    heads_first_ = Pack(
+        {first.weight.narrow(0, 0, joined), first.bias.narrow(0, 0, joined)});
+  }
+  const int64_t rest = first.weight.size(0) - joined;
+  value_first_ = Pack({first.weight.narrow(0, joined, rest),
+                       first.bias.narrow(0, joined, rest)});
   value_first_norm_ = PackNorm(weights.value.first_norm);
   value_second_ = Pack(weights.value.second);
   value_second_norm_ = PackNorm(weights.value.second_norm);
   value_third_ = Pack(weights.value.third);
   value_last_ = Pack(weights.value.last, /*output=*/true);
 
-  widest_ =
-      std::max({feature_.padded_outputs(), hidden_,
-                value_second_.padded_outputs(), value_third_.padded_outputs(),
-                static_cast<int64_t>(value_first_norm_.weight.size())});
+  widest_ = std::max(
+      {feature_.padded_outputs(), hidden_, value_first_.padded_outputs(),
+       value_second_.padded_outputs(), value_third_.padded_outputs()});
   for (const Head& head : heads_) {
     for (const PackedLinear& layer : head.layers) {
       widest_ = std::max(widest_, layer.padded_outputs());
@@ -211,11 +218,16 @@ void PackedNetwork::RunLayer(const NetworkStep& step, int64_t l,
             rows, /*relu=*/false, trunk, stride, /*residual=*/trunk, stride);
 }
 
-void PackedNetwork::RunFirst(int64_t rows, NetworkResult* result) const {
-  const int64_t ld = first_.padded_outputs();
-  Grow(&result->first, rows * ld);
-  Apply(first_, result->trunk.data(), result->trunk_stride, rows,
-        result->first.data(), ld, /*relu=*/false, result);
+void PackedNetwork::RunHeads(int64_t rows, NetworkResult* result) const {
+  Grow(&result->logits, rows * logits_width_);
+  Grow(&result->means, rows * means_width_);
+  if (heads_first_.defined()) {
+    const int64_t ld = heads_first_.padded_outputs();
+    Grow(&result->first, rows * ld);
+    Apply(heads_first_, result->trunk.data(), result->trunk_stride, rows,
+          result->first.data(), ld, /*relu=*/true, result);
+  }
+  for (const Head& head : heads_) RunHead(head, rows, result);
 }
 
 void PackedNetwork::RunHead(const Head& head, int64_t rows,
@@ -224,16 +236,8 @@ void PackedNetwork::RunHead(const Head& head, int64_t rows,
   const float* x = result->trunk.data();
   int64_t ldx = result->trunk_stride;
   if (!head.reads_trunk) {
-    ldx = first_.padded_outputs();
-    // The joined layers end without their nonlinearity: V's has a
-    // normalisation before it.
-    float* first = result->first.data() + head.first_offset;
-    const int64_t width = head.layers[0].inputs();
-    for (int64_t row = 0; row < rows; ++row) {
-      float* data = first + row * ldx;
-      for (int64_t j = 0; j < width; ++j) data[j] = data[j] < 0 ? 0 : data[j];
-    }
-    x = first;
+    x = result->first.data() + head.first_offset;
+    ldx = heads_first_.padded_outputs();
   }
   for (size_t i = 0; i < head.layers.size(); ++i) {
     float* y = buffers[i % 2];
@@ -250,12 +254,13 @@ void PackedNetwork::RunHead(const Head& head, int64_t rows,
   }
 }
 
-void PackedNetwork::ValueTail(int64_t rows, NetworkResult* result) const {
+void PackedNetwork::RunV(int64_t rows, NetworkResult* result) const {
   Grow(&result->values, rows);
   float* a = result->a.data();
   float* b = result->b.data();
-  Normalize(value_first_norm_, result->first.data() + value_offset_,
-            first_.padded_outputs(), rows, /*relu=*/true, a, widest_);
+  Apply(value_first_, result->trunk.data(), result->trunk_stride, rows, a,
+        widest_, /*relu=*/false, result);
+  Normalize(value_first_norm_, a, widest_, rows, /*relu=*/true, a, widest_);
   Apply(value_second_, a, widest_, rows, b, widest_, /*relu=*/false, result);
   Normalize(value_second_norm_, b, widest_, rows, /*relu=*/true, b, widest_);
   Apply(value_third_, b, widest_, rows, a, widest_, /*relu=*/true, result);
@@ -268,17 +273,13 @@ void PackedNetwork::ValueTail(int64_t rows, NetworkResult* result) const {
 void PackedNetwork::RunValue(const NetworkStep& step,
                              NetworkResult* result) const {
   RunTrunk(step, result);
-  RunFirst(step.rows, result);
-  ValueTail(step.rows, result);
+  RunV(step.rows, result);
 }
 
 void PackedNetwork::Run(const NetworkStep& step, NetworkResult* result) const {
   RunTrunk(step, result);
-  RunFirst(step.rows, result);
-  Grow(&result->logits, step.rows * logits_width_);
-  Grow(&result->means, step.rows * means_width_);
-  for (const Head& head : heads_) RunHead(head, step.rows, result);
-  ValueTail(step.rows, result);
+  RunHeads(step.rows, result);
+  RunV(step.rows, result);
 }
 
 }  // namespace esper::policy

@@ -59,7 +59,7 @@ class PackedNetwork {
   void RunTrunk(const NetworkStep& step, NetworkResult* result) const;
 
   // Whether the first step of every number of rows is slow.
-  bool prepares_sizes() const { return first_.prepares_sizes(); }
+  bool prepares_sizes() const { return value_first_.prepares_sizes(); }
   InferencePrecision precision() const { return precision_; }
   const PackedKernels& kernels() const { return *kernels_; }
 
@@ -91,9 +91,9 @@ class PackedNetwork {
   void Embed(const NetworkStep& step, NetworkResult* result) const;
   void RunLayer(const NetworkStep& step, int64_t l,
                 NetworkResult* result) const;
-  void RunFirst(int64_t rows, NetworkResult* result) const;
+  void RunHeads(int64_t rows, NetworkResult* result) const;
   void RunHead(const Head& head, int64_t rows, NetworkResult* result) const;
-  void ValueTail(int64_t rows, NetworkResult* result) const;
+  void RunV(int64_t rows, NetworkResult* result) const;
 
   const PackedKernels* const kernels_;
   const InferencePrecision precision_;
@@ -104,12 +104,11 @@ class PackedNetwork {
   PackedLinear feature_, input_projection_;
   Norm feature_norm_;
   std::vector<Layer> layers_;
-  PackedLinear first_;
+  PackedLinear heads_first_;  // Of all heads side by side.
   std::vector<Head> heads_;
   int64_t logits_width_ = 0, means_width_ = 0;
-  int64_t value_offset_ = 0;  // Column of V in the joined first layers.
   Norm value_first_norm_, value_second_norm_;
-  PackedLinear value_second_, value_third_, value_last_;
+  PackedLinear value_first_, value_second_, value_third_, value_last_;
   int64_t widest_ = 0;  // Padded outputs of any layer.
 };
 

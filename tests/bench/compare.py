@@ -96,6 +96,8 @@ def start_servers(folder, arguments):
     try:
         servers["esper"] = Server(
             folder, "esper", [SERVER, "--address=127.0.0.1:0"])
+        servers["two workers"] = Server(
+            folder, "two", [SERVER, "--address=127.0.0.1:0", "--workers=2"])
         # The answers of the echo have the size of the workload's.
         for rows in (1, 64):
             servers[f"echo{rows}"] = Server(
@@ -136,11 +138,16 @@ def measure(servers, seconds, quick):
         for variant in ("plain", "lean"):
             if variant in servers:
                 targets[variant] = servers[variant]
+        if workload in (SINGLE, WIDE):
+            targets["esper, 2 workers"] = servers["two workers"]
         for target, server in targets.items():
             reports[workload, target] = server.load(seconds, **flags)
         if workload in (ONE, WIDE):
+            # One environment leaves the server idle for a round trip.
+            pause = (reports[ONE, "echo"]["p50_us"] * 1e-6
+                     if workload == ONE else 0)
             reports[workload, "forward"] = run_part(
-                "forward", seconds=seconds, rows=rows,
+                "forward", seconds=seconds, rows=rows, pause=pause,
                 environments=flags["environments"])
     esper = servers["esper"]
     peak = reports[SINGLE, "esper"]["calls_per_second"]

@@ -37,6 +37,7 @@ ABSL_FLAG(double, calls_per_second, 0,
           "Poisson arrivals; 0: the next call follows the answer.");
 ABSL_FLAG(double, warmup, 0.5, "Seconds before the measurement.");
 ABSL_FLAG(double, seconds, 2, "Seconds of the measurement.");
+ABSL_FLAG(double, pause, 0, "Seconds between passes of `forward`.");
 ABSL_FLAG(int, server_pid, 0, "Process to report CPU time and memory of.");
 ABSL_FLAG(uint64_t, incarnation, 1, "Of the environments; rises by run.");
 ABSL_FLAG(std::string, port_file, "", "File that gets the echo server's port.");
@@ -117,7 +118,7 @@ absl::Status Quick() {
   const absl::Status trained =
       Train(absl::StrCat("127.0.0.1:", (*server)->port()), /*passes=*/1);
   if (!trained.ok()) return trained;
-  return Print(RunForward(16, 4, 0.2));
+  return Print(RunForward(16, 4, 0.2, 0.0001));
 }
 
 absl::Status Run(const std::string& part) {
@@ -132,9 +133,9 @@ absl::Status Run(const std::string& part) {
   }
   if (part == "echo") return Echo();
   if (part == "forward") {
-    return Print(RunForward(absl::GetFlag(FLAGS_environments),
-                            absl::GetFlag(FLAGS_rows),
-                            absl::GetFlag(FLAGS_seconds)));
+    return Print(
+        RunForward(absl::GetFlag(FLAGS_environments), absl::GetFlag(FLAGS_rows),
+                   absl::GetFlag(FLAGS_seconds), absl::GetFlag(FLAGS_pause)));
   }
   if (part == "train") return Train(absl::GetFlag(FLAGS_address), 0);
   if (part == "quick") return Quick();

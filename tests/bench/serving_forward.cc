@@ -7,6 +7,7 @@
 
 #include "ATen/ops/full.h"
 #include "ATen/ops/rand.h"
+#include "absl/time/clock.h"
 #include "c10/core/InferenceMode.h"
 #include "core/policy/inference_policy.h"
 #include "core/policy/packed_policy.h"
@@ -18,7 +19,7 @@
 namespace esper::bench {
 
 absl::StatusOr<LoadReport> RunForward(int64_t episodes, int64_t rows,
-                                      double seconds) {
+                                      double seconds, double pause) {
   server::ServerOptions options;
   options.address = "";
   // Of the same precision as a server without flags.
@@ -72,6 +73,7 @@ absl::StatusOr<LoadReport> RunForward(int64_t episodes, int64_t rows,
   for (int warmup = 0; warmup < 20; ++warmup) act();
   const Clock::time_point begin = Clock::now();
   do {
+    if (pause > 0) absl::SleepFor(absl::Seconds(pause));
     const Clock::time_point start = Clock::now();
     act();
     latencies.push_back(since(start));

@@ -11,9 +11,11 @@ namespace esper::bench {
 
 // The ceiling of a server: the published policy in this process on one thread,
 // with masks, sampling, and state gathered from and scattered to a pool of
-// `episodes` rows, `rows` at a time.
+// `episodes` rows, `rows` at a time. It idles `pause` seconds before each pass,
+// as a server does that waits for its one environment: by then the weights have
+// left the nearest caches.
 absl::StatusOr<LoadReport> RunForward(int64_t episodes, int64_t rows,
-                                      double seconds);
+                                      double seconds, double pause);
 
 }  // namespace esper::bench
 #endif  // ESPER_TESTS_BENCH_SERVING_FORWARD_H_

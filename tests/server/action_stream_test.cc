@@ -76,6 +76,16 @@ class ActionStreamTest : public ServiceTest {
                                 : absl::OkStatus();
   }
 
+  // Waits until the server has refused something for `reason`.
+  void AwaitRefusal(const std::string& reason) {
+    const absl::Time deadline = absl::Now() + absl::Seconds(20);
+    while (server_->counters().Refusals()[reason] == 0 &&
+           absl::Now() < deadline) {
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+    EXPECT_EQ(server_->counters().Refusals()[reason], 1);
+  }
+
   // Waits until the server waits for nothing.
   void AwaitIdle() {
     const absl::Time deadline = absl::Now() + absl::Seconds(20);
@@ -187,7 +197,7 @@ TEST_F(ActionStreamTest, ARequestIdInFlightEndsTheStreamOnceAllIsAnswered) {
   clock_.AwaitAsked();
   ASSERT_TRUE(stream.Send(2, Request(b, 0)));
   ASSERT_TRUE(stream.Send(1, Request(b, 0)));
-  while (server_->inference().queued_calls() < 1) std::this_thread::yield();
+  AwaitRefusal("MALFORMED_REQUEST");
   clock_.Release();
   const auto answers = stream.Rest();
   EXPECT_EQ(answers.size(), 2);
@@ -214,7 +224,7 @@ TEST_F(ActionStreamTest, OneRequestTooManyEndsTheStream) {
   ASSERT_TRUE(stream.Send(0, Request(ids[0], 0)));
   clock_.AwaitAsked();
   for (int i = 1; i < 9; ++i) ASSERT_TRUE(stream.Send(i, Request(ids[i], 0)));
-  while (server_->inference().queued_calls() < 7) std::this_thread::yield();
+  AwaitRefusal("BUDGET_EXCEEDED");
   clock_.Release();
   EXPECT_EQ(stream.Rest().size(), 8);
   const absl::Status ended = stream.Finish();

@@ -10,6 +10,7 @@
 #include "core/policy/loss_builder.h"
 #include "core/policy/recurrent_policy.h"
 #include "core/ppo/learner.h"
+#include "core/ppo/learner_core.h"
 #include "gtest/gtest.h"
 #include "tests/core/ppo/learner_fixture.h"
 #include "tests/testing/status_matchers.h"
@@ -220,6 +221,43 @@ TEST(LearnerGradientTest, RefusesCotangentsThatCannotTrain) {
   ASSERT_OK(learner->OptimStep({}));
   EXPECT_THAT(learner->AccumulateGradients(**open, cotangents),
               Refused(kPrecondition, "EVALUATION_EXPIRED"));
+}
+
+TEST(LearnerGradientTest, AFrozenHeadTakesNoCotangent) {
+  const auto episodes = Episodes(*MakeLearner());
+  LearnerCore core(SmallSpec(), TestConfig(), /*init_seed=*/3);
+  core.Publish();
+  const int64_t frozen = 1;
+  const std::string& head = core.spec.heads[frozen].name;
+  for (at::Tensor& parameter : core.network->HeadParameters(head)) {
+    parameter.requires_grad_(false);
+  }
+  const auto open = core.Evaluate(episodes, /*keep_graph=*/true);
+  EXPECT_FALSE(open->Numbers().trainable[frozen].item<bool>());
+  EXPECT_EQ(open->Numbers().trainable.sum().item<int64_t>(),
+            core.spec.num_heads() - 1);
+
+  for (const bool entropies : {false, true}) {
+    Cotangents cotangents;
+    at::Tensor& of_heads =
+        entropies ? cotangents.entropies : cotangents.log_probs;
+    of_heads = at::full_like(open->Numbers().log_probs, 1);
+    try {
+      core.AccumulateGradients(*open, cotangents);
+      FAIL() << "a frozen head was asked to learn";
+    } catch (const InvalidArgumentError& error) {
+      EXPECT_EQ(error.reason(), "UNTRAINED_OUTPUT");
+      EXPECT_EQ(error.detail().field, head);
+      EXPECT_EQ(error.detail().tensor, entropies ? "entropies" : "log_probs");
+    }
+    EXPECT_FALSE(core.has_gradient());
+  }
+  // Zeros for the frozen head are nobody's mistake.
+  Cotangents others;
+  others.trains_policy = true;
+  others.log_probs = at::full_like(open->Numbers().log_probs, 1);
+  others.log_probs.select(2, frozen).zero_();
+  EXPECT_GT(core.AccumulateGradients(*open, others), 0);
 }
 
 TEST(LearnerGradientTest, ALossOfActingNumbersIsRefusedNamingThePolicyTerm) {

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <openssl/sha.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
@@ -19,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "core/durable_file.h"
 #include "core/error.h"
 #include "nlohmann/json.hpp"
 #include "server/refusal.h"
@@ -63,40 +63,6 @@ std::string Sha256(const std::string& bytes) {
          digest);
   return absl::BytesToHexString(
       absl::string_view(reinterpret_cast<char*>(digest), sizeof(digest)));
-}
-
-// Writes and flushes to the disk.
-absl::Status WriteFile(const fs::path& path, const std::string& bytes) {
-  const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
-  if (fd < 0) return SystemError("cannot create", path);
-  size_t written = 0;
-  while (written < bytes.size()) {
-    const ssize_t n = write(fd, bytes.data() + written, bytes.size() - written);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) {
-      absl::Status status = SystemError("cannot write", path);
-      close(fd);
-      return status;
-    }
-    written += static_cast<size_t>(n);
-  }
-  if (fsync(fd) != 0) {
-    absl::Status status = SystemError("cannot flush", path);
-    close(fd);
-    return status;
-  }
-  if (close(fd) != 0) return SystemError("cannot close", path);
-  return absl::OkStatus();
-}
-
-absl::Status FlushFolder(const fs::path& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY);
-  if (fd < 0) return SystemError("cannot open", path);
-  const bool flushed = fsync(fd) == 0;
-  absl::Status status =
-      flushed ? absl::OkStatus() : SystemError("cannot flush", path);
-  close(fd);
-  return status;
 }
 
 // Makes the folder `from` appear as `to` in one step; what was there ends up
@@ -220,12 +186,12 @@ absl::StatusOr<CheckpointInfo> CheckpointStore::Save(Checkpoint checkpoint) {
   files[kManifest] = ToManifest(checkpoint).dump(1);
   absl::Status status;
   for (const auto& [name, bytes] : files) {
-    status = WriteFile(aside / name, bytes);
+    status = WriteAndFlush((aside / name).string(), bytes);
     if (!status.ok()) break;
   }
-  if (status.ok()) status = FlushFolder(aside);
+  if (status.ok()) status = FlushFolder(aside.string());
   if (status.ok()) status = MoveIntoPlace(aside, root / checkpoint.info.name);
-  if (status.ok()) status = FlushFolder(root);
+  if (status.ok()) status = FlushFolder(root.string());
   fs::remove_all(aside, error);
   if (!status.ok()) return status;
   RemoveOldAutomatic();

@@ -7,9 +7,10 @@
 namespace esper::server {
 
 LearnerThread::LearnerThread(std::unique_ptr<ppo::Learner> learner,
-                             PolicyStore& policies, const Options& options,
-                             Clock clock)
+                             PolicyStore& policies, VersionLog& versions,
+                             const Options& options, Clock clock)
     : policies_(policies),
+      versions_(versions),
       lease_(options.lease, std::move(clock)),
       learner_(std::move(learner)),
       executor_(options.max_queued) {
@@ -65,6 +66,13 @@ void LearnerThread::Write(const v1::LearnerWrite& write,
 
 void LearnerThread::RunCleanup(std::function<void()> work) {
   executor_.SubmitCleanup(std::move(work));
+}
+
+absl::Status LearnerThread::Publish(ppo::Learner& learner) {
+  const auto version = versions_.Take(learner.policy_version());
+  if (!version.ok()) return version.status();
+  learner.Publish(*version);
+  return PublishCurrent(learner);
 }
 
 absl::Status LearnerThread::PublishCurrent(ppo::Learner& learner) {

@@ -17,6 +17,7 @@
 #include "server/learner_lease.h"
 #include "server/policy_store.h"
 #include "server/training_executor.h"
+#include "server/version_log.h"
 
 namespace esper::server {
 
@@ -43,10 +44,10 @@ class LearnerThread {
   using Work = std::function<absl::Status(ppo::Learner&)>;
   using Done = std::function<void(const absl::Status&)>;
 
-  // `policies` must outlive this, and hold the learner's published version
-  // already.
+  // `policies` and `versions` must outlive this; `policies` holds the learner's
+  // published version already.
   LearnerThread(std::unique_ptr<ppo::Learner> learner, PolicyStore& policies,
-                const Options& options, Clock clock);
+                VersionLog& versions, const Options& options, Clock clock);
 
   // Runs `work` on the learner's thread, then `done` with its status; what it
   // throws becomes a status. `done` is called exactly once, at once with
@@ -68,6 +69,9 @@ class LearnerThread {
   // Frees what belongs to the learner's thread; never refused.
   void RunCleanup(std::function<void()> work);
 
+  // On the learner's thread only: makes a version of the learner's weights,
+  // under a number that was never given out, and lets it act.
+  absl::Status Publish(ppo::Learner& learner);
   // On the learner's thread only: makes the learner's published snapshot the
   // version that acts.
   absl::Status PublishCurrent(ppo::Learner& learner);
@@ -86,6 +90,7 @@ class LearnerThread {
   absl::Status Execute(const Work& work) ABSL_LOCKS_EXCLUDED(mu_);
 
   PolicyStore& policies_;
+  VersionLog& versions_;
   LearnerLease lease_;
   std::unique_ptr<ppo::Learner> learner_;  // Touched by `executor_` only.
 

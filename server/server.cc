@@ -82,7 +82,9 @@ absl::Status CheckOptions(const ServerOptions& options) {
 }  // namespace
 
 Server::Server(const ServerOptions& options)
-    : options_(options), checkpoints_(options.checkpoint_dir) {}
+    : options_(options),
+      checkpoints_(options.checkpoint_dir),
+      versions_(options.checkpoint_dir) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(
     const ServerOptions& options) {
@@ -110,10 +112,15 @@ absl::Status Server::CreateLearner() {
   policies_ = std::make_unique<PolicyStore>(
       options_.spec.value_or(policy::PolicySpec::NetworkGrowing()), store);
   const policy::PolicySpec& spec = policies_->spec();
+  if (absl::Status status = versions_.Open(); !status.ok()) return status;
   absl::StatusOr<std::unique_ptr<ppo::Learner>> learner;
   int64_t lease_token = 0;
   if (options_.restore.empty()) {
     learner = ppo::Learner::Create(spec, options_.learner, options_.init_seed);
+    const auto first = versions_.Take(/*current=*/0);
+    if (!first.ok()) return first.status();
+    // Others have published before, in this checkpoint folder.
+    if (learner.ok() && *first > 1) (*learner)->Publish(*first);
   } else {
     const auto checkpoint = checkpoints_.Load(options_.restore);
     if (!checkpoint.ok()) return checkpoint.status();
@@ -127,7 +134,8 @@ absl::Status Server::CreateLearner() {
   const absl::Status published = policies_->Publish(*(*learner)->published());
   if (!published.ok()) return published;
   learner_ = std::make_unique<LearnerThread>(
-      *std::move(learner), *policies_, options_.learner_thread, options_.clock);
+      *std::move(learner), *policies_, versions_, options_.learner_thread,
+      options_.clock);
   learner_->lease().End(lease_token);
   spdlog::info("policy version {} of specification {}", policies_->version(),
                policies_->spec_digest());

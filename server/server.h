@@ -27,6 +27,7 @@
 #include "server/policy_store.h"
 #include "server/server_counters.h"
 #include "server/training_service.h"
+#include "server/version_log.h"
 
 namespace esper::server {
 
@@ -101,6 +102,7 @@ class Server {
   const ServerOptions options_;
   ServerCounters counters_;
   CheckpointStore checkpoints_;
+  VersionLog versions_;
   std::unique_ptr<PolicyStore> policies_;
   std::unique_ptr<LearnerThread> learner_;
   std::unique_ptr<InferenceService> inference_;

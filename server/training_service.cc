@@ -198,8 +198,7 @@ absl::Status TrainingService::DoOptimStep(ppo::Learner& learner,
   }
   response->set_optimizer_steps(learner.optimizer_steps());
   if (request.publish() && learner.unpublished_steps() > 0) {
-    learner.Publish();
-    absl::Status published = learner_.PublishCurrent(learner);
+    absl::Status published = learner_.Publish(learner);
     if (!published.ok()) return published;
     ++counters_.publishes;
     response->set_published(true);

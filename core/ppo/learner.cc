@@ -41,7 +41,7 @@ absl::StatusOr<std::unique_ptr<Learner>> Learner::Create(
     uint64_t init_seed) {
   auto core = MakeCore(spec, config, init_seed);
   if (!core.ok()) return core.status();
-  (*core)->Publish();
+  (*core)->Publish(/*version=*/1);
   return std::unique_ptr<Learner>(new Learner(*std::move(core)));
 }
 
@@ -52,7 +52,7 @@ absl::StatusOr<std::unique_ptr<Learner>> Learner::CreateFromWeights(
   if (!core.ok()) return core.status();
   const absl::Status status = (*core)->network->LoadStateDict(weights);
   if (!status.ok()) return status;
-  (*core)->Publish();
+  (*core)->Publish(/*version=*/1);
   return std::unique_ptr<Learner>(new Learner(*std::move(core)));
 }
 
@@ -78,7 +78,11 @@ absl::StatusOr<OptimStepReport> Learner::OptimStep(
 }
 
 std::shared_ptr<const PolicySnapshot> Learner::Publish() {
-  std::shared_ptr<const PolicySnapshot> snapshot = core_->Publish();
+  return Publish(core_->counters.version + 1);
+}
+
+std::shared_ptr<const PolicySnapshot> Learner::Publish(int64_t version) {
+  std::shared_ptr<const PolicySnapshot> snapshot = core_->Publish(version);
   absl::MutexLock lock(&mu_);
   published_ = snapshot;
   return snapshot;

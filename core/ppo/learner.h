@@ -157,6 +157,8 @@ class Learner {
   // are those that trajectories are recorded under. Ends an update: schedules
   // advance if an optimiser step was taken in it.
   std::shared_ptr<const PolicySnapshot> Publish();
+  // The same under a number of the caller's, above all before it.
+  std::shared_ptr<const PolicySnapshot> Publish(int64_t version);
   std::shared_ptr<const PolicySnapshot> published() const;
 
   // Evaluates recorded actions under the training weights. With `keep_graph`

@@ -2,6 +2,8 @@
 
 #include <atomic>
 #include <cmath>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "ATen/ops/isfinite.h"
@@ -140,23 +142,7 @@ PreparedBatch LearnerCore::Prepare(
   PreparedBatch prepared;
   prepared.batch = PadTrajectories(trajectories, rules.driver());
   const TrajectoryBatch& batch = prepared.batch;
-  const at::Tensor versions = batch.policy_versions;
-  const int64_t newest = versions.max().item<int64_t>();
-  if (newest > counters.version) {
-    RefuseCall("UNKNOWN_VERSION", "policy_versions",
-               absl::StrCat("A step was recorded under policy version ", newest,
-                            "; the newest is ", counters.version, "."),
-               "Send the version that GetAction returned.");
-  }
-  const int64_t oldest = versions.min().item<int64_t>();
-  if (oldest < counters.version - config.max_version_lag) {
-    RefuseCall("STALE_BEHAVIOUR", "policy_versions",
-               absl::StrCat("A step was recorded under policy version ", oldest,
-                            "; with the newest ", counters.version,
-                            " the oldest admissible is ",
-                            counters.version - config.max_version_lag, "."),
-               "Record episodes under a newer version.");
-  }
+  CheckVersions(batch.policy_versions.contiguous());
   policy::EvaluationInputs& inputs = prepared.inputs;
   inputs.observations = snapshot->scaler.Apply(batch.observations);
   inputs.categorical = batch.categorical;
@@ -166,6 +152,32 @@ PreparedBatch LearnerCore::Prepare(
   inputs.state = {batch.initial_h, batch.initial_c};
   inputs.valid = batch.valid;
   return prepared;
+}
+
+void LearnerCore::CheckVersions(const at::Tensor& versions) const {
+  const int64_t* data = versions.const_data_ptr<int64_t>();
+  const int64_t oldest = value_units.begin()->first;
+  for (const int64_t version :
+       std::set<int64_t>(data, data + versions.numel())) {
+    if (value_units.count(version) == 1) continue;
+    const std::string recorded = absl::StrCat(
+        "A step was recorded under policy version ", version, "; ");
+    if (version < oldest) {
+      RefuseCall("STALE_BEHAVIOUR", "policy_versions",
+                 absl::StrCat(recorded, "with the newest ", counters.version,
+                              " the oldest admissible is ", oldest, "."),
+                 "Record episodes under a newer version.");
+    }
+    RefuseCall(
+        "UNKNOWN_VERSION", "policy_versions",
+        version > counters.version
+            ? absl::StrCat(recorded, "the newest is ", counters.version, ".")
+            : absl::StrCat(recorded,
+                           "it was given up when an older checkpoint "
+                           "was restored."),
+        "Send the version that GetAction returned, and drop episodes "
+        "from before a restore.");
+  }
 }
 
 void LearnerCore::SeedDropout(uint64_t stream) {

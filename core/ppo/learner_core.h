@@ -70,7 +70,7 @@ class LearnerCore {
   ForwardBackwardReport ForwardBackward(
       absl::Span<const Trajectory> trajectories, const PpoOptions& options);
   OptimStepReport OptimStep(const OptimStepOptions& options);
-  std::shared_ptr<const PolicySnapshot> Publish();
+  std::shared_ptr<const PolicySnapshot> Publish(int64_t version);
   std::unique_ptr<OpenEvaluation> Evaluate(
       absl::Span<const Trajectory> trajectories, bool keep_graph);
   double AccumulateGradients(OpenEvaluation& evaluation,
@@ -96,7 +96,8 @@ class LearnerCore {
   UpdateStart start;
   // Frozen between publishes.
   double deviation = 1;  // Raw reward per scaled reward.
-  // Raw reward per unit of V, by version; the admissible ones.
+  // Raw reward per unit of V, by version; the admissible ones, which are the
+  // newest max_version_lag + 1 of this history.
   std::map<int64_t, double> value_units;
   // What `snapshot->scaler` was made of.
   Moments scaler_moments;
@@ -118,6 +119,8 @@ class LearnerCore {
   friend class PassRunner;
 
   PreparedBatch Prepare(absl::Span<const Trajectory> trajectories) const;
+  // Throws unless each of `versions`, int64 and contiguous, is admissible.
+  void CheckVersions(const at::Tensor& versions) const;
   // Dropout from here on is a function of this number.
   void SeedDropout(uint64_t stream);
   // The network of the published weights.

@@ -100,7 +100,9 @@ void LearnerCore::ClearGradients() {
   }
 }
 
-std::shared_ptr<const PolicySnapshot> LearnerCore::Publish() {
+std::shared_ptr<const PolicySnapshot> LearnerCore::Publish(int64_t version) {
+  TORCH_CHECK(version > counters.version, "version numbers rise: ", version,
+              " after ", counters.version);
   const double old_unit = SigmaOf(statistics.values) * deviation;
   if (config.scale_rewards &&
       config.reward_scaling == RewardScaling::kReturns) {
@@ -110,11 +112,12 @@ std::shared_ptr<const PolicySnapshot> LearnerCore::Publish() {
   }
   const double unit = SigmaOf(statistics.values) * deviation;
   if (config.popart) RescaleValueHeads(old_unit / unit);
-  counters.version += 1;
-  value_units[counters.version] = unit;
-  value_units.erase(
-      value_units.begin(),
-      value_units.lower_bound(counters.version - config.max_version_lag));
+  counters.version = version;
+  value_units[version] = unit;
+  while (static_cast<int64_t>(value_units.size()) >
+         config.max_version_lag + 1) {
+    value_units.erase(value_units.begin());
+  }
   if (counters.steps_since_publish > 0) counters.updates += 1;
   counters.steps_since_publish = 0;
   scaler_moments = statistics.observations.moments();

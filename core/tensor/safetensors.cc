@@ -1,10 +1,6 @@
 #include "core/tensor/safetensors.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <optional>
@@ -12,6 +8,7 @@
 
 #include "ATen/ops/empty.h"
 #include "absl/strings/str_cat.h"
+#include "core/durable_file.h"
 #include "core/error.h"
 #include "nlohmann/json.hpp"
 
@@ -177,36 +174,6 @@ absl::Status ParseMetadata(const Json& json, const std::string& source,
     }
     metadata[key] = value.get<std::string>();
   }
-  return absl::OkStatus();
-}
-
-absl::Status WriteError(const std::string& path, const std::string& call) {
-  return absl::InternalError(absl::StrCat("Cannot write ", path, ": ", call,
-                                          ": ", std::strerror(errno), "."));
-}
-
-// Writes and flushes; on failure the caller removes the file.
-absl::Status WriteFile(const std::string& path, const std::string& bytes) {
-  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
-  if (file < 0) return WriteError(path, "open");
-  size_t written = 0;
-  while (written < bytes.size()) {
-    const ssize_t n =
-        ::write(file, bytes.data() + written, bytes.size() - written);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) {
-      const absl::Status status = WriteError(path, "write");
-      ::close(file);
-      return status;
-    }
-    written += static_cast<size_t>(n);
-  }
-  if (::fsync(file) != 0) {
-    const absl::Status status = WriteError(path, "fsync");
-    ::close(file);
-    return status;
-  }
-  if (::close(file) != 0) return WriteError(path, "close");
   return absl::OkStatus();
 }
 
@@ -379,13 +346,7 @@ absl::Status WriteSafetensors(
     const std::map<std::string, std::string>& metadata) {
   const auto bytes = SerializeSafetensors(tensors, metadata);
   if (!bytes.ok()) return bytes.status();
-  const std::string partial = absl::StrCat(path, ".partial.", ::getpid());
-  absl::Status status = WriteFile(partial, *bytes);
-  if (status.ok() && ::rename(partial.c_str(), path.c_str()) != 0) {
-    status = WriteError(path, "rename");
-  }
-  if (!status.ok()) ::unlink(partial.c_str());
-  return status;
+  return ReplaceFile(path, *bytes);
 }
 
 }  // namespace esper::tensor

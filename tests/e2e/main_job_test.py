@@ -23,9 +23,10 @@ class MainJobTest(unittest.TestCase):
         self.addCleanup(scratch.cleanup)
         self.folder = scratch.name
 
-    def check_summary(self, summary, updates):
+    def check_summary(self, summary, updates, lost_versions=0):
         self.assertGreaterEqual(summary["updates"], updates)
-        self.assertEqual(summary["policy_version"], 1 + summary["publishes"])
+        self.assertEqual(summary["policy_version"],
+                         1 + summary["publishes"] + lost_versions)
         self.assertGreater(summary["transitions_trained"], 0)
         self.assertGreaterEqual(summary["env_steps"],
                                 summary["transitions_trained"])
@@ -76,6 +77,10 @@ class MainJobTest(unittest.TestCase):
                 for manifest in cluster.folder.glob(
                     "checkpoints/[!.]*/manifest.json"))
             self.assertGreaterEqual(before, 3)
+            # Versions published after that checkpoint are gone for good.
+            highest = int(
+                (cluster.folder / "checkpoints/highest_version").read_text())
+            self.assertGreaterEqual(highest, before)
 
             server, port = cluster.start_server("--restore=latest")
             trainer, trainer_port = cluster.start_trainer(
@@ -83,8 +88,9 @@ class MainJobTest(unittest.TestCase):
             cluster.start_environments(trainer_port, 2, 3)
             self.assertEqual(trainer.wait(300), 0, trainer.tail())
             second = cluster.summary()
-            self.assertEqual(second["policy_version"], before + 1)
-            self.check_summary(second, updates=4)
+            self.assertEqual(second["policy_version"], highest + 1)
+            self.check_summary(second, updates=4,
+                               lost_versions=highest - before)
             self.assertEqual(server.stop(), 0, server.tail())
             self.assertIn("clean exit", server.tail())
 

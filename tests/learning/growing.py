@@ -15,6 +15,7 @@ import growing_settings
 import results
 
 PROFILES = ("default", "upstream")
+TRAINED = PROFILES + tuple(growing_settings.VARIANTS)
 BASELINES = ("never_grow", "random_legal", "heuristic")
 LABELS = {"default": "trained, default", "upstream": "trained, upstream"}
 FIGURES = ("return", "accuracy", "epochs", "germinated", "fossilized", "pruned",
@@ -96,7 +97,8 @@ def main():
   parser.add_argument("--data", help="data of the task")
   parser.add_argument("--out", type=pathlib.Path)
   parser.add_argument("--methods", default=",".join(PROFILES + BASELINES),
-                      help="in this order; seed by seed")
+                      help=f"of {', '.join(TRAINED + BASELINES)}; in this "
+                      "order, seed by seed")
   parser.add_argument("--seeds", type=int, default=5)
   parser.add_argument("--first_seed", type=int, default=0)
   parser.add_argument("--episodes", type=int, default=10,
@@ -104,7 +106,7 @@ def main():
   options = parser.parse_args()
   results.exit_on_sigterm()
   methods = options.methods.split(",")
-  unknown = set(methods) - set(PROFILES) - set(BASELINES)
+  unknown = set(methods) - set(TRAINED) - set(BASELINES)
   if unknown:
     parser.error(f"no method is named {sorted(unknown)[0]}")
 
@@ -117,7 +119,7 @@ def main():
   for seed in range(options.first_seed, options.first_seed + options.seeds):
     for method in methods:
       config = growing_settings.training_config(
-          options.name, method if method in PROFILES else "default", seed)
+          options.name, method if method in TRAINED else "default", seed)
       run = {"task": options.name, "method": method, "seed": seed,
              "episodes": options.episodes, "config": config}
       result = store.find(run)

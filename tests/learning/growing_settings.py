@@ -18,6 +18,15 @@ _PROFILES = {
     "upstream": {},
 }
 
+# Trained like a profile, with changes: (profile, changes).
+VARIANTS = {
+    # T27 and T28 of docs/training.md on the reference implementation's side.
+    "upstream_averages": ("default", {
+        "ppo": {"policy_mean": "upstream", "entropy_over": "upstream",
+                "statistics_over": "upstream"},
+    }),
+}
+
 # Seeds go through their stages by themselves: a policy decides about planting,
 # blending strength, keeping and removing.
 _STAGES = {"auto_forward_g1": True, "auto_forward_g2": True,
@@ -47,11 +56,15 @@ def merged(*layers):
   return result
 
 
-def training_config(name, profile, seed, overrides=None):
-  """Configuration of server and trainer for one training run."""
+def training_config(name, method, seed, overrides=None):
+  """Configuration of server and trainer for one training run.
+
+  method: a profile or a variant.
+  """
   task = TASKS[name]
+  profile, changes = VARIANTS.get(method, (method, {}))
   return merged(
-      _TRAINING, _PROFILES[profile],
+      _TRAINING, _PROFILES[profile], changes,
       {"profile": profile, "environment": task["environment"],
        "run": {"task": task["task"], "seed": seed, "minutes": 30,
                "checkpoint_every": 0},

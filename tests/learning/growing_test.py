@@ -92,6 +92,13 @@ def test_later_layers_win_key_by_key():
   assert growing_settings.merged(
       {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}, "d": {"e": 5}}) == {
           "a": {"b": 1, "c": 4}, "d": {"e": 5}}
+  variant = growing_settings.training_config("text", "upstream_averages", 3)
+  plain = growing_settings.training_config("text", "default", 3)
+  assert variant["profile"] == "default"
+  assert variant["ppo"].pop("policy_mean") == "upstream"
+  assert variant["ppo"].pop("entropy_over") == "upstream"
+  assert variant["ppo"].pop("statistics_over") == "upstream"
+  assert variant == plain
   config = growing_settings.training_config("digits", "upstream", 3)
   assert config["policy"]["init_seed"] == config["run"]["seed"] == 3
   assert 40 <= config["run"]["max_epochs"] <= 60

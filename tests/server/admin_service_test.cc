@@ -66,6 +66,51 @@ TEST_F(AdminServiceTest, ANewServerStartsFromTheLatestCheckpoint) {
               Refused(Code::kFailedPrecondition, "SPEC_MISMATCH"));
 }
 
+TEST_F(AdminServiceTest, AVersionNumberIsNeverUsedForOtherWeights) {
+  ASSERT_OK(ForwardBackward(Ppo(Act(1))));
+  ASSERT_OK(OptimStep(true));
+  ASSERT_OK(Save("old"));
+  ASSERT_OK(ForwardBackward(Ppo(Act(2))));
+  ASSERT_OK(OptimStep(true));
+  const v1::TrajectoryBatch given_up = Act(3);  // Of version 3.
+
+  const auto take_lease = [this] {
+    auto lease = Acquire("test");
+    ASSERT_OK(lease);
+    token_ = lease->lease_token();
+    sequence_ = 0;
+  };
+  ASSERT_OK(Restore("old"));
+  take_lease();
+  EXPECT_EQ(Status().header().policy_version(), 2);
+  EXPECT_THAT(ForwardBackward(Ppo(given_up)),
+              Refused(Code::kFailedPrecondition, "UNKNOWN_VERSION"));
+  --sequence_;  // A refused write takes no number.
+  const v1::TrajectoryBatch recent = Act(4);  // Of version 2, again.
+  ASSERT_OK(ForwardBackward(Ppo(recent)));
+  auto step = OptimStep(true);
+  ASSERT_OK(step);
+  EXPECT_EQ(step->header().policy_version(), 4);
+  // Not stale, but of weights that this history does not have.
+  EXPECT_THAT(ForwardBackward(Ppo(given_up)),
+              Refused(Code::kFailedPrecondition, "UNKNOWN_VERSION"));
+  --sequence_;  // A refused write takes no number.
+  EXPECT_OK(ForwardBackward(Ppo(recent)));
+
+  // Nor by a process that comes after this one, whatever it starts from.
+  ServerOptions options;
+  options.address = "";
+  options.spec = esper::testing::SmallSpec();
+  options.checkpoint_dir = checkpoints_.string();
+  auto fresh = Server::Create(options);
+  ASSERT_OK(fresh);
+  EXPECT_EQ((*fresh)->policies().version(), 5);
+  options.restore = "old";
+  auto restored = Server::Create(options);
+  ASSERT_OK(restored);
+  EXPECT_EQ((*restored)->policies().version(), 2);
+}
+
 TEST_F(AdminServiceTest, BadCheckpointsAreRefusedAndChangeNothing) {
   EXPECT_THAT(Restore("latest"),
               Refused(Code::kNotFound, "UNKNOWN_CHECKPOINT"));

@@ -226,7 +226,7 @@ TEST(LearnerGradientTest, RefusesCotangentsThatCannotTrain) {
 TEST(LearnerGradientTest, AFrozenHeadTakesNoCotangent) {
   const auto episodes = Episodes(*MakeLearner());
   LearnerCore core(SmallSpec(), TestConfig(), /*init_seed=*/3);
-  core.Publish();
+  core.Publish(/*version=*/1);
   const int64_t frozen = 1;
   const std::string& head = core.spec.heads[frozen].name;
   for (at::Tensor& parameter : core.network->HeadParameters(head)) {

@@ -207,6 +207,24 @@ TEST(LearnerTest, T24ValuesInRewardUnitsSurviveEveryChangeOfScale) {
       1e-5);
 }
 
+TEST(LearnerTest, VersionsMayHaveGapsButMustRise) {
+  LearnerConfig config = TestConfig();
+  config.max_version_lag = 1;
+  const auto learner = MakeLearner(config);
+  const auto first = Episodes(*learner);
+  EXPECT_EQ(learner->Publish(7)->version, 7);
+  EXPECT_EQ(learner->policy_version(), 7);
+  EXPECT_THROW(learner->Publish(7), c10::Error);
+  // Lag counts versions, not numbers.
+  const auto second = Episodes(*learner);
+  EXPECT_OK(learner->ForwardBackward(first, FirstPass()));
+  EXPECT_EQ(learner->Publish()->version, 8);
+  EXPECT_OK(learner->ForwardBackward(second, FirstPass()));
+  EXPECT_THAT(
+      learner->ForwardBackward(first, FirstPass()),
+      Refused(absl::StatusCode::kFailedPrecondition, "STALE_BEHAVIOUR"));
+}
+
 TEST(LearnerTest, PublishedStatisticsStayFrozenDuringAnUpdate) {
   const auto learner = MakeLearner();
   const auto episodes = Episodes(*learner);

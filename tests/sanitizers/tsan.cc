@@ -76,5 +76,33 @@ void Mutex::ReaderUnlock() {
   real(this);
 }
 
+// Waiting gives the mutex up and takes it back; meanwhile whoever unlocks it
+// reads the condition.
+void Mutex::Await(const Condition& condition) {
+  static const auto real = Real<void (*)(Mutex*, const Condition&)>(
+      ESPER_MUTEX("5AwaitERKNS0_9ConditionE"));
+  __tsan_release(this);
+  real(this, condition);
+  __tsan_acquire(this);
+}
+
+bool Mutex::AwaitWithTimeout(const Condition& condition, Duration timeout) {
+  static const auto real = Real<bool (*)(Mutex*, const Condition&, Duration)>(
+      ESPER_MUTEX("16AwaitWithTimeoutERKNS0_9ConditionENS0_8DurationE"));
+  __tsan_release(this);
+  const bool holds = real(this, condition, timeout);
+  __tsan_acquire(this);
+  return holds;
+}
+
+bool Mutex::AwaitWithDeadline(const Condition& condition, Time deadline) {
+  static const auto real = Real<bool (*)(Mutex*, const Condition&, Time)>(
+      ESPER_MUTEX("17AwaitWithDeadlineERKNS0_9ConditionENS0_4TimeE"));
+  __tsan_release(this);
+  const bool holds = real(this, condition, deadline);
+  __tsan_acquire(this);
+  return holds;
+}
+
 ABSL_NAMESPACE_END
 }  // namespace absl

@@ -21,6 +21,11 @@ extern "C" const char* __tsan_default_suppressions() {
       // At exit, operators that a test registered are unregistered under a
       // mutex of LibTorch's, whose locking the lines above hide.
       "mutex:c10::RegistrationHandleRAII\n"
+      // gRPC and Abseil's own search for deadlocks synchronise by atomics and
+      // system calls inside of them.
+      "called_from_lib:libgrpc.so\n"
+      "called_from_lib:libgrpc++.so\n"
+      "called_from_lib:libabsl_graphcycles_internal\n"
       // GNU OpenMP synchronises its pool by futexes that it cannot see.
       "called_from_lib:libgomp\n";
 }
@@ -76,21 +81,38 @@ void Mutex::ReaderUnlock() {
   real(this);
 }
 
-// Waiting gives the mutex up and takes it back; meanwhile whoever unlocks it
-// reads the condition.
+// Waiting gives the mutex up and takes it back. A condition is evaluated by
+// whoever holds the mutex at the time, which may be another thread than the one
+// that waits.
+struct HeldCondition {
+  Mutex* mutex;
+  const Condition* condition;
+
+  static bool Holds(HeldCondition* held) {
+    __tsan_acquire(held->mutex);
+    const bool holds = held->condition->Eval();
+    __tsan_release(held->mutex);
+    return holds;
+  }
+};
+
 void Mutex::Await(const Condition& condition) {
   static const auto real = Real<void (*)(Mutex*, const Condition&)>(
       ESPER_MUTEX("5AwaitERKNS0_9ConditionE"));
+  HeldCondition held = {this, &condition};
+  const Condition wrapped(&HeldCondition::Holds, &held);
   __tsan_release(this);
-  real(this, condition);
+  real(this, wrapped);
   __tsan_acquire(this);
 }
 
 bool Mutex::AwaitWithTimeout(const Condition& condition, Duration timeout) {
   static const auto real = Real<bool (*)(Mutex*, const Condition&, Duration)>(
       ESPER_MUTEX("16AwaitWithTimeoutERKNS0_9ConditionENS0_8DurationE"));
+  HeldCondition held = {this, &condition};
+  const Condition wrapped(&HeldCondition::Holds, &held);
   __tsan_release(this);
-  const bool holds = real(this, condition, timeout);
+  const bool holds = real(this, wrapped, timeout);
   __tsan_acquire(this);
   return holds;
 }
@@ -98,8 +120,10 @@ bool Mutex::AwaitWithTimeout(const Condition& condition, Duration timeout) {
 bool Mutex::AwaitWithDeadline(const Condition& condition, Time deadline) {
   static const auto real = Real<bool (*)(Mutex*, const Condition&, Time)>(
       ESPER_MUTEX("17AwaitWithDeadlineERKNS0_9ConditionENS0_4TimeE"));
+  HeldCondition held = {this, &condition};
+  const Condition wrapped(&HeldCondition::Holds, &held);
   __tsan_release(this);
-  const bool holds = real(this, condition, deadline);
+  const bool holds = real(this, wrapped, deadline);
   __tsan_acquire(this);
   return holds;
 }

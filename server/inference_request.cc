@@ -213,6 +213,7 @@ absl::StatusOr<at::Tensor> InferenceRequestDecoder::DecodeCategorical(
       codec::DecodeTensor(message, {field, {rows, categorical_count_}, dtypes});
   if (!decoded.ok()) return decoded.status();
   at::Tensor values = *std::move(decoded);
+  // By hand: for a small call a conversion costs more than all of this.
   if (values.scalar_type() == at::kChar) {
     const int8_t* narrow = values.const_data_ptr<int8_t>();
     at::Tensor wide = at::empty(values.sizes(), at::kLong);

@@ -193,7 +193,10 @@ TEST_F(ClientResumeTest, AFullQueueIsTriedAgainInsideTheStream) {
   for (int i = 1; i < 6; ++i) {
     answers.push_back(pipeline.GetAction({Row(episodes[i], i, 0)}));
   }
-  while (pipeline.retries() == 0) std::this_thread::yield();
+  const absl::Time deadline = absl::Now() + absl::Seconds(20);
+  while (pipeline.retries() == 0 && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
   clock_.Release();
   for (auto& answer : answers) EXPECT_TRUE(answer.get().ok());
   EXPECT_EQ(server_->counters().actions_served, 6);

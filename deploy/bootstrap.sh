@@ -15,6 +15,7 @@ packages=(
   protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
   libabsl-dev libspdlog-dev libfmt-dev        # Abseil, logging
   nlohmann-json3-dev zlib1g-dev libssl-dev    # JSON, gzip, SHA-256
+  prometheus-cpp-dev                          # metrics
   libgtest-dev libgmock-dev libbenchmark-dev  # tests and benchmarks
   python3-matplotlib                          # plots of report.html
 )

@@ -3,11 +3,16 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "server/refusal.h"
 
 namespace esper::server {
-ActionBatcher::ActionBatcher(const Options& options, RunBatch run_batch)
-    : options_(options), run_batch_(std::move(run_batch)) {
+
+ActionBatcher::ActionBatcher(const Options& options, RunBatch run_batch,
+                             Waited waited)
+    : options_(options),
+      run_batch_(std::move(run_batch)),
+      waited_(std::move(waited)) {
   for (int i = 0; i < options_.workers; ++i) {
     workers_.emplace_back([this] { Work(); });
   }
@@ -20,6 +25,7 @@ ActionBatcher::~ActionBatcher() {
 
 void ActionBatcher::Enqueue(std::unique_ptr<QueuedCall> call) {
   absl::Status refused;
+  call->enqueued_ = absl::Now();
   {
     absl::MutexLock lock(&mu_);
     if (draining_) {
@@ -55,6 +61,10 @@ void ActionBatcher::Work() {
     if (batch.calls.empty() && batch.abandoned.empty()) return;
     for (auto& call : batch.abandoned) call->Finish(call->Abandoned());
     batch.abandoned.clear();
+    if (waited_) {
+      const absl::Time now = absl::Now();
+      for (const auto& call : batch.calls) waited_(now - call->enqueued_);
+    }
     const size_t count = batch.calls.size();
     Calls deferred;
     if (count > 0) deferred = run_batch_(std::move(batch.calls));

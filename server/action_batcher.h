@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 
 namespace esper::server {
 
@@ -25,6 +26,10 @@ class QueuedCall {
   virtual absl::Status Abandoned() const = 0;
   // Ends the call. Called exactly once, by whoever holds it last.
   virtual void Finish(const absl::Status& status) = 0;
+
+ private:
+  friend class ActionBatcher;
+  absl::Time enqueued_;
 };
 
 // Gathers calls into batches for the worker threads.
@@ -45,13 +50,18 @@ class ActionBatcher {
   // front of the queue, once a batch has ended. Must not throw.
   using RunBatch = std::function<Calls(Calls calls)>;
 
+  // Told how long a call has waited, on the worker that takes it.
+  using Waited = std::function<void(absl::Duration)>;
+
   struct Options {
     int workers = 1;              // Threads, >= 1.
     int max_batch_rows = 256;     // >= 1.
     int max_queued_calls = 1024;  // Waiting for a worker, >= 1.
   };
 
-  ActionBatcher(const Options& options, RunBatch run_batch);
+  // `waited` may be empty.
+  ActionBatcher(const Options& options, RunBatch run_batch,
+                Waited waited = nullptr);
 
   // Drains.
   ~ActionBatcher();
@@ -93,6 +103,7 @@ class ActionBatcher {
 
   const Options options_;
   const RunBatch run_batch_;
+  const Waited waited_;
 
   mutable absl::Mutex mu_;
   std::deque<std::unique_ptr<QueuedCall>> queue_ ABSL_GUARDED_BY(mu_);

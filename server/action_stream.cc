@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -27,7 +28,9 @@ class ActionStream final
  public:
   ActionStream(const ActionStreamParts& parts,
                grpc::CallbackServerContext* context)
-      : parts_(parts), context_(context) {}
+      : parts_(parts),
+        context_(context),
+        caller_(CallerName(parts.access, *context)) {}
 
   void Start() { StartRead(&request_); }
 
@@ -162,6 +165,7 @@ class ActionStream final
 
   const ActionStreamParts parts_;
   grpc::CallbackServerContext* const context_;
+  const std::string caller_;
   std::atomic<bool> cancelled_{false};
   v1::StreamActionsRequest request_;  // Of the read in progress.
   v1::StreamActionsResponse answer_;  // Of the write in progress.
@@ -220,6 +224,7 @@ void ActionStream::Take() {
   const absl::Status status = CatchErrors([&] {
     auto input = parts_.decoder->DecodeAction(request);
     if (!input.ok()) return input.status();
+    SetCaller(caller_, &input->claims);
     parts_.engine->Enqueue(std::make_unique<StreamCall>(
         *std::move(input), request_id, request.return_entropies(),
         parts_.replies, this));

@@ -3,6 +3,7 @@
 
 #include "esper/v1/policy_inference.grpc.pb.h"
 #include "grpcpp/support/server_callback.h"
+#include "server/access/access_control.h"
 #include "server/inference_engine.h"
 #include "server/inference_reply.h"
 #include "server/inference_request.h"
@@ -17,7 +18,8 @@ struct ActionStreamParts {
   const StepReplyEncoder* replies = nullptr;
   InferenceEngine* engine = nullptr;
   ServerCounters* counters = nullptr;
-  int max_requests = 64;  // In flight in one stream, >= 1.
+  const AccessControl* access = nullptr;  // See InferenceOptions.
+  int max_requests = 64;                  // In flight in one stream, >= 1.
 };
 
 // The reactor of a new StreamActions stream: pipelined GetAction. It deletes

@@ -29,6 +29,12 @@ absl::Status WrongIncarnation(const std::string& field, int64_t row,
                    "Open the environment under a higher incarnation.");
 }
 
+// Environments of different owners may have the same key.
+std::string OwnedKey(const EpisodeStart& start) {
+  return absl::StrCat(start.owner, absl::string_view("\0", 1),
+                      start.environment_key);
+}
+
 bool IsHeld(const StepClaim& claim) { return claim.held != nullptr; }
 bool IsHeld(const CloseClaim&) { return false; }
 
@@ -81,12 +87,12 @@ absl::Status EpisodeTable::CheckStarts(
       return RefuseRow("MALFORMED_REQUEST", "incarnation", row,
                        "the incarnation is 0.", "Count incarnations from 1.");
     }
-    if (!keys.insert(key).second) {
+    if (!keys.insert(OwnedKey(start)).second) {
       return RefuseRow("MALFORMED_REQUEST", "environment_key", row,
                        "the environment key is named twice in one call.",
                        "Name each environment at most once per call.");
     }
-    const auto it = by_key_.find(key);
+    const auto it = by_key_.find(OwnedKey(start));
     if (it == by_key_.end()) continue;
     const Episode& open = *it->second;
     if (start.incarnation <= open.start.incarnation) {
@@ -128,7 +134,7 @@ absl::StatusOr<std::vector<std::string>> EpisodeTable::Open(
   const absl::Status checked = CheckStarts(starts);
   if (!checked.ok()) return checked;
   for (const EpisodeStart& start : starts) {
-    const auto older = by_key_.find(start.environment_key);
+    const auto older = by_key_.find(OwnedKey(start));
     if (older == by_key_.end()) continue;
     Ended ended;
     ended.why = Ended::Why::kSuperseded;
@@ -140,26 +146,29 @@ absl::StatusOr<std::vector<std::string>> EpisodeTable::Open(
     episode->start = starts[i];
     episode->state_row = pool_->Allocate().value();  // Checked to be there.
     by_id_[episode->id] = episode;
-    by_key_[starts[i].environment_key] = episode;
+    by_key_[OwnedKey(starts[i])] = episode;
     episode->lease_position = by_lease_.insert(by_lease_.end(), episode);
     episode->expiry = clock_() + options_.lease;
   }
   return ids;
 }
 
-absl::StatusOr<std::shared_ptr<Episode>> EpisodeTable::Find(
-    const std::string& id, uint64_t incarnation, int64_t row) const {
-  const auto it = by_id_.find(id);
-  if (it != by_id_.end()) {
+template <typename Claim>
+absl::StatusOr<std::shared_ptr<Episode>> EpisodeTable::Find(const Claim& claim,
+                                                            int64_t row) const {
+  const auto it = by_id_.find(claim.episode_id);
+  if (it != by_id_.end() && it->second->start.owner == claim.caller) {
     const uint64_t open = it->second->start.incarnation;
-    if (open == incarnation) return it->second;
+    if (open == claim.incarnation) return it->second;
     return WrongIncarnation(
         "incarnation", row,
         absl::StrCat("the episode was opened under incarnation ", open,
-                     ", the call says ", incarnation, "."));
+                     ", the call says ", claim.incarnation, "."));
   }
-  const auto ended = ended_.find(id);
-  if (ended != ended_.end()) {
+  const auto ended = ended_.find(claim.episode_id);
+  const bool known =
+      ended != ended_.end() && ended->second.owner == claim.caller;
+  if (known) {
     switch (ended->second.why) {
       case Ended::Why::kExpired:
         return RefuseRow(
@@ -175,10 +184,10 @@ absl::StatusOr<std::shared_ptr<Episode>> EpisodeTable::Find(
         break;
     }
   }
-  return RefuseRow("UNKNOWN_EPISODE", "episode_id", row,
-                   ended != ended_.end() ? "the episode is closed."
-                                         : "there is no such episode.",
-                   "Open a new episode.");
+  return RefuseRow(
+      "UNKNOWN_EPISODE", "episode_id", row,
+      known ? "the episode is closed." : "there is no such episode.",
+      "Open a new episode.");
 }
 
 absl::Status EpisodeTable::CheckOutcome(const Episode& episode,
@@ -203,7 +212,7 @@ absl::Status EpisodeTable::CheckOutcome(const Episode& episode,
 
 absl::StatusOr<StepTicket> EpisodeTable::CheckStep(const StepClaim& claim,
                                                    int64_t row) const {
-  auto found = Find(claim.episode_id, claim.incarnation, row);
+  auto found = Find(claim, row);
   if (!found.ok()) return found.status();
   StepTicket ticket;
   ticket.episode = *std::move(found);
@@ -296,7 +305,8 @@ absl::StatusOr<CloseTicket> EpisodeTable::CheckClose(const CloseClaim& claim,
                                                      int64_t row) const {
   CloseTicket ticket;
   const auto closed = ended_.find(claim.episode_id);
-  if (closed != ended_.end() && closed->second.why == Ended::Why::kClosed) {
+  if (closed != ended_.end() && closed->second.why == Ended::Why::kClosed &&
+      closed->second.owner == claim.caller) {
     if (closed->second.incarnation != claim.incarnation) {
       return WrongIncarnation("incarnation", row,
                               "the episode was opened under another "
@@ -306,7 +316,7 @@ absl::StatusOr<CloseTicket> EpisodeTable::CheckClose(const CloseClaim& claim,
     ticket.episode_return = closed->second.episode_return;
     return ticket;
   }
-  auto found = Find(claim.episode_id, claim.incarnation, row);
+  auto found = Find(claim, row);
   if (!found.ok()) return found.status();
   ticket.episode = *std::move(found);
   const Episode& episode = *ticket.episode;
@@ -402,10 +412,29 @@ void EpisodeTable::ExpireIdle() {
   }
 }
 
+std::map<std::string, int64_t> EpisodeTable::EndedByCause() const {
+  absl::MutexLock lock(&mu_);
+  return ended_by_cause_;
+}
+
+const char* EpisodeTable::CauseName(Ended::Why why) {
+  switch (why) {
+    case Ended::Why::kClosed:
+      return "closed";
+    case Ended::Why::kExpired:
+      return "expired";
+    case Ended::Why::kSuperseded:
+      return "superseded";
+  }
+  return "unknown";
+}
+
 void EpisodeTable::End(std::shared_ptr<Episode> episode, Ended ended) {
+  ++ended_by_cause_[CauseName(ended.why)];
+  ended.owner = episode->start.owner;
   ended.incarnation = episode->start.incarnation;
   by_id_.erase(episode->id);
-  by_key_.erase(episode->start.environment_key);
+  by_key_.erase(OwnedKey(episode->start));
   by_lease_.erase(episode->lease_position);
   episode->ended = true;
   if (!episode->claimed) pool_->Free(episode->state_row);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <list>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -88,6 +89,10 @@ class EpisodeTable {
   void AbortClose(const std::vector<CloseTicket>& tickets)
       ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Episodes that have ended since the start, by cause: "closed", "expired",
+  // "superseded".
+  std::map<std::string, int64_t> EndedByCause() const ABSL_LOCKS_EXCLUDED(mu_);
+
   // Episodes open, without those whose lease has run out.
   int64_t OpenCount() ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -97,16 +102,19 @@ class EpisodeTable {
   // Why an ended episode ended, and what its closing answered.
   struct Ended {
     enum class Why { kClosed, kExpired, kSuperseded } why = Why::kClosed;
+    std::string owner;
     uint64_t incarnation = 0;
     float bootstrap = 0;
     double episode_return = 0;
   };
 
+  static const char* CauseName(Ended::Why why);
   absl::Status CheckStarts(const std::vector<EpisodeStart>& starts) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // The open episode that a row names, or why there is none.
-  absl::StatusOr<std::shared_ptr<Episode>> Find(const std::string& id,
-                                                uint64_t incarnation,
+  // The open episode that a row names, or why there is none. To somebody else
+  // than its owner an episode is as good as unknown.
+  template <typename Claim>
+  absl::StatusOr<std::shared_ptr<Episode>> Find(const Claim& claim,
                                                 int64_t row) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // `outcome` tells of the last step that `episode` took.
@@ -137,15 +145,17 @@ class EpisodeTable {
   StatePool* const pool_;
   const Clock clock_;
 
-  absl::Mutex mu_;
+  mutable absl::Mutex mu_;
   absl::flat_hash_map<std::string, std::shared_ptr<Episode>> by_id_
       ABSL_GUARDED_BY(mu_);
+  // By owner and environment key.
   absl::flat_hash_map<std::string, std::shared_ptr<Episode>> by_key_
       ABSL_GUARDED_BY(mu_);
   // Oldest lease first: all leases are equally long.
   std::list<std::shared_ptr<Episode>> by_lease_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<std::string, Ended> ended_ ABSL_GUARDED_BY(mu_);
   std::deque<std::string> ended_order_ ABSL_GUARDED_BY(mu_);  // Oldest first.
+  std::map<std::string, int64_t> ended_by_cause_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace esper::server

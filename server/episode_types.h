@@ -19,6 +19,9 @@ struct EpisodeStart {
   uint64_t incarnation = 0;
   uint64_t seed = 0;
   bool deterministic = false;
+  // Name of the caller that opens it: nobody else can use it, or supersede it.
+  // Empty where callers are not told apart.
+  std::string owner;
 };
 
 // What an environment tells of the step before.
@@ -42,6 +45,7 @@ struct HeldState {
 struct StepClaim {
   // Null if the server holds the state; otherwise the fields below are unused.
   std::shared_ptr<const HeldState> held;
+  std::string caller;  // As EpisodeStart::owner.
   std::string episode_id;
   uint64_t incarnation = 0;
   int64_t step = 0;
@@ -50,6 +54,7 @@ struct StepClaim {
 
 // One row of a CloseEpisodes call.
 struct CloseClaim {
+  std::string caller;  // As EpisodeStart::owner.
   std::string episode_id;
   uint64_t incarnation = 0;
   int64_t steps = 0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "c10/core/InferenceMode.h"
 #include "core/policy/inference_policy.h"
 #include "core/policy/packed_policy.h"
@@ -27,6 +28,11 @@ EpisodeTable::Options TableOptions(const InferenceOptions& options,
 
 ActionBatcher::Options BatcherOptions(const InferenceOptions& options) {
   return {options.workers, options.max_batch_rows, options.max_queued_calls};
+}
+
+ActionBatcher::Waited WaitObserver(EngineMetrics* metrics) {
+  if (metrics == nullptr) return nullptr;
+  return [metrics](absl::Duration waited) { metrics->ObserveQueue(waited); };
 }
 
 // A superseded episode keeps its row while a batch holds it, and a step whose
@@ -82,13 +88,17 @@ InferenceEngine::InferenceEngine(const InferenceOptions& options,
                                  ServerCounters* counters, Clock clock)
     : policies_(policies),
       counters_(counters),
+      metrics_(options.metrics),
       pool_(policies->spec().lstm_layers, policies->spec().hidden_dim,
             StateRows(options)),
       episodes_(TableOptions(options, policies->spec()), &pool_,
                 std::move(clock)),
-      batcher_(BatcherOptions(options), [this](ActionBatcher::Calls calls) {
-        return RunBatch(std::move(calls));
-      }) {}
+      batcher_(
+          BatcherOptions(options),
+          [this](ActionBatcher::Calls calls) {
+            return RunBatch(std::move(calls));
+          },
+          WaitObserver(options.metrics)) {}
 
 void InferenceEngine::Enqueue(std::unique_ptr<InferenceCall> call) {
   batcher_.Enqueue(std::move(call));
@@ -169,20 +179,23 @@ void InferenceEngine::RunAndFinish(const CallList& calls) {
 }
 
 absl::Status InferenceEngine::Run(const CallList& calls) {
+  const absl::Time start = absl::Now();
   const auto policy = policies_->Current();
+  int64_t rows = 0;
   for (InferenceCall* call : calls) call->policy_version_ = policy->version;
   // Everything below makes numbers, never gradients.
   c10::InferenceMode inference_mode;
   if (calls.front()->action_ != nullptr) {
-    TakeSteps(*policy, calls);
+    rows = TakeSteps(*policy, calls);
   } else {
     ValueFinalStates(*policy, calls);
   }
+  if (metrics_ != nullptr) metrics_->ObserveBatch(rows, absl::Now() - start);
   return absl::OkStatus();
 }
 
-void InferenceEngine::TakeSteps(const PublishedPolicy& policy,
-                                const CallList& calls) {
+int64_t InferenceEngine::TakeSteps(const PublishedPolicy& policy,
+                                   const CallList& calls) {
   Workspace& workspace = ThreadWorkspace();
   BatchRows& rows = workspace.rows;
   std::vector<StepTicket*> tickets;
@@ -199,7 +212,7 @@ void InferenceEngine::TakeSteps(const PublishedPolicy& policy,
     rows.Add(call->action_->observations, call->action_->categorical,
              &call->action_->masks, fresh);
   }
-  if (tickets.empty()) return;
+  if (tickets.empty()) return 0;
 
   const policy::PolicySpec& spec = policies_->spec();
   LendRows(tickets, &pool_);
@@ -218,6 +231,7 @@ void InferenceEngine::TakeSteps(const PublishedPolicy& policy,
   }
   ReadHeldStates(tickets, pool_);
   ++counters_->batches_run;
+  return static_cast<int64_t>(tickets.size());
 }
 
 void InferenceEngine::ValueFinalStates(const PublishedPolicy& policy,

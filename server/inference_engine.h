@@ -13,6 +13,7 @@
 #include "server/episode_table.h"
 #include "server/inference_options.h"
 #include "server/inference_request.h"
+#include "server/metrics/engine_metrics.h"
 #include "server/policy_store.h"
 #include "server/server_counters.h"
 #include "server/state_pool.h"
@@ -55,8 +56,8 @@ class InferenceCall : public QueuedCall {
 // Thread safety: any thread may call any method.
 class InferenceEngine {
  public:
-  // `policies` and `counters` must outlive the engine, and `policies` must hold
-  // a version before the first call.
+  // `policies`, `counters` and what `options` points at must outlive the
+  // engine, and `policies` must hold a version before the first call.
   InferenceEngine(const InferenceOptions& options, PolicyStore* policies,
                   ServerCounters* counters, Clock clock);
 
@@ -81,11 +82,13 @@ class InferenceEngine {
   // Runs claimed calls together; if that fails and there are several, apart.
   void RunAndFinish(const CallList& calls);
   absl::Status Run(const CallList& calls);
-  void TakeSteps(const PublishedPolicy& policy, const CallList& calls);
+  // Returns the rows of the forward pass.
+  int64_t TakeSteps(const PublishedPolicy& policy, const CallList& calls);
   void ValueFinalStates(const PublishedPolicy& policy, const CallList& calls);
 
   PolicyStore* const policies_;
   ServerCounters* const counters_;
+  EngineMetrics* const metrics_;  // May be null.
   StatePool pool_;
   EpisodeTable episodes_;
   ActionBatcher batcher_;  // Last: its threads use all of the above.

@@ -9,6 +9,9 @@
 
 namespace esper::server {
 
+class AccessControl;  // server/access/access_control.h
+class EngineMetrics;  // server/metrics/engine_metrics.h
+
 // Budgets of the inference service; GetPolicy tells clients the first six.
 struct InferenceOptions {
   int max_rows_per_call = 1024;  // Rows of one call, [1, 65536].
@@ -21,6 +24,12 @@ struct InferenceOptions {
   // Signs the recurrent states that clients hold (server/state_codec.h); equal
   // on all replicas that share them. Empty: they carry a plain digest.
   std::string state_key;
+
+  // Knows the names of callers, whose episodes are their own; null: callers are
+  // not told apart.
+  const AccessControl* access = nullptr;
+
+  EngineMetrics* metrics = nullptr;  // Null: nothing is observed.
 
   int workers = 1;           // Threads that run the policy, [1, 64].
   int max_batch_rows = 256;  // Rows of one forward pass, >= 1.

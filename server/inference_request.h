@@ -36,6 +36,12 @@ struct CloseInput {
   at::Tensor categorical;
 };
 
+// Says whose the claims of a call are.
+template <typename Claim>
+void SetCaller(const std::string& caller, std::vector<Claim>* claims) {
+  for (Claim& claim : *claims) claim.caller = caller;
+}
+
 // The head that environments report on (which of its choices took effect): the
 // first driver that has an idle choice, otherwise the first driver; -1 if no
 // head drives another. The same as ppo::TrajectoryRules::driver.

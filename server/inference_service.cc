@@ -5,6 +5,7 @@
 
 #include "google/protobuf/duration.pb.h"
 #include "proto/codec/duration.h"
+#include "server/access/access_control.h"
 #include "server/action_stream.h"
 #include "server/grpc_status.h"
 #include "server/refusal.h"
@@ -106,7 +107,7 @@ InferenceService::InferenceService(const InferenceOptions& options,
       engine_(options, policies, counters, std::move(clock)) {}
 
 void InferenceService::Drain() {
-  draining_ = true;
+  RefuseWork();
   engine_.Drain();
 }
 
@@ -134,10 +135,12 @@ grpc::ServerUnaryReactor* InferenceService::GetPolicy(
 }
 
 absl::Status InferenceService::Open(const v1::OpenEpisodesRequest& request,
+                                    const std::string& caller,
                                     v1::OpenEpisodesResponse* response) {
   if (draining_) return Draining();
-  const auto starts = decoder_.DecodeOpen(request);
+  auto starts = decoder_.DecodeOpen(request);
   if (!starts.ok()) return starts.status();
+  for (EpisodeStart& start : *starts) start.owner = caller;
   const auto ids = engine_.episodes().Open(*starts);
   if (!ids.ok()) return ids.status();
   for (const std::string& id : *ids) response->add_episode_ids(id);
@@ -151,8 +154,10 @@ grpc::ServerUnaryReactor* InferenceService::OpenEpisodes(
     const v1::OpenEpisodesRequest* request,
     v1::OpenEpisodesResponse* response) {
   auto* reactor = context->DefaultReactor();
-  FinishCall(reactor, context, counters_,
-             CatchErrors([&] { return Open(*request, response); }));
+  FinishCall(reactor, context, counters_, CatchErrors([&] {
+               return Open(*request, CallerName(options_.access, *context),
+                           response);
+             }));
   return reactor;
 }
 
@@ -163,6 +168,7 @@ grpc::ServerUnaryReactor* InferenceService::GetAction(
   const absl::Status status = CatchErrors([&] {
     auto input = decoder_.DecodeAction(*request);
     if (!input.ok()) return input.status();
+    SetCaller(CallerName(options_.access, *context), &input->claims);
     engine_.Enqueue(std::make_unique<StepRpc>(
         *std::move(input), request->return_entropies(), reactor, context,
         &replies_, counters_, response));
@@ -179,6 +185,7 @@ InferenceService::StreamActions(grpc::CallbackServerContext* context) {
   parts.replies = &replies_;
   parts.engine = &engine_;
   parts.counters = counters_;
+  parts.access = options_.access;
   parts.max_requests = options_.max_stream_requests;
   return NewActionStream(parts, context);
 }
@@ -191,6 +198,7 @@ grpc::ServerUnaryReactor* InferenceService::CloseEpisodes(
   const absl::Status status = CatchErrors([&] {
     auto input = decoder_.DecodeClose(*request);
     if (!input.ok()) return input.status();
+    SetCaller(CallerName(options_.access, *context), &input->claims);
     engine_.Enqueue(std::make_unique<CloseRpc>(
         *std::move(input), reactor, context, policies_, counters_, response));
     return absl::OkStatus();

@@ -27,6 +27,8 @@ class InferenceService : public v1::PolicyInference::CallbackService {
                    PolicyStore* policies, ServerCounters* counters,
                    Clock clock);
 
+  // Refuses new episodes with DRAINING.
+  void RefuseWork() { draining_ = true; }
   // Refuses new episodes, steps and closings with DRAINING; returns when those
   // accepted are done.
   void Drain();
@@ -56,6 +58,7 @@ class InferenceService : public v1::PolicyInference::CallbackService {
 
  private:
   absl::Status Open(const v1::OpenEpisodesRequest& request,
+                    const std::string& caller,
                     v1::OpenEpisodesResponse* response);
 
   const InferenceOptions options_;

@@ -83,6 +83,12 @@ absl::Status SystemError(const std::string& what, const std::string& path) {
 
 }  // namespace
 
+std::string UnixSocketPath(const std::string& address) {
+  if (!IsUnix(address)) return "";
+  const std::string path = address.substr(sizeof(kUnix) - 1);
+  return absl::StartsWith(path, "//") ? path.substr(2) : path;
+}
+
 bool IsLoopback(const std::string& address) {
   if (IsUnix(address)) return true;
   const std::string host = address.substr(0, address.rfind(':'));
@@ -94,8 +100,7 @@ bool IsLoopback(const std::string& address) {
 
 absl::Status CheckListenAddress(const std::string& address, bool insecure) {
   if (IsUnix(address)) {
-    std::string path = address.substr(sizeof(kUnix) - 1);
-    if (absl::StartsWith(path, "//")) path.erase(0, 2);
+    const std::string path = UnixSocketPath(address);
     if (path.empty()) {
       return absl::InvalidArgumentError(
           absl::StrCat("The address ", address, " names no socket."));
@@ -134,11 +139,6 @@ absl::Status CheckListenAddresses(const std::vector<std::string>& addresses,
   }
   return absl::OkStatus();
 }
-
-ScopedSocketMode::ScopedSocketMode(int mode)
-    : previous_(umask(static_cast<mode_t>(~mode & 0777))) {}
-
-ScopedSocketMode::~ScopedSocketMode() { umask(previous_); }
 
 absl::StatusOr<int> ParseSocketMode(const std::string& text) {
   char* end = nullptr;

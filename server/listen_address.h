@@ -9,34 +9,22 @@
 
 namespace esper::server {
 
+// The path in "unix:PATH" or "unix://PATH"; empty for another address.
+std::string UnixSocketPath(const std::string& address);
+
 // Refuses an address before it is listened on. INVALID_ARGUMENT if it is
 // neither host:port nor unix:PATH; PERMISSION_DENIED if other machines could
 // reach it and `insecure` is false, since nobody is authenticated; UNAVAILABLE
-// for a Unix socket that another process listens on (gRPC would steal it), or
-// whose path is taken by something that is no socket, or lies in no folder. A
-// socket that nobody listens on any more is left behind by a process that was
-// killed: gRPC replaces it.
+// for a Unix socket that another process listens on, or whose path is taken by
+// something that is no socket, or lies in no folder. A socket that nobody
+// listens on any more is left behind by a process that was killed: it is
+// replaced.
 absl::Status CheckListenAddress(const std::string& address, bool insecure);
 
 // The same for all of them; INVALID_ARGUMENT for one that comes twice (two free
 // ports, host:0, are different).
 absl::Status CheckListenAddresses(const std::vector<std::string>& addresses,
                                   bool insecure);
-
-// Sockets that are made while this object lives have the permissions `mode`,
-// in [0, 0777], from the start. It sets the process's file mode creation mask:
-// no other thread may create files meanwhile.
-class ScopedSocketMode {
- public:
-  explicit ScopedSocketMode(int mode);
-  ~ScopedSocketMode();
-
-  ScopedSocketMode(const ScopedSocketMode&) = delete;
-  ScopedSocketMode& operator=(const ScopedSocketMode&) = delete;
-
- private:
-  const unsigned previous_;  // Mask.
-};
 
 // Permissions in octal digits, "0600"; INVALID_ARGUMENT outside [0, 0777].
 absl::StatusOr<int> ParseSocketMode(const std::string& text);

@@ -23,6 +23,7 @@
 #include "core/policy/inference_precision.h"
 #include "proto/config/training_config.h"
 #include "server/listen_address.h"
+#include "server/listen_flags.h"
 #include "server/log_setup.h"
 #include "server/ppo_messages.h"
 #include "server/server.h"
@@ -30,15 +31,6 @@
 #include "server/version.h"
 #include "spdlog/spdlog.h"
 
-ABSL_FLAG(std::string, address, "127.0.0.1:50051",
-          "Where to listen: host:port (port 0: any free one) or unix:/path.");
-ABSL_FLAG(std::vector<std::string>, listen, {},
-          "Further addresses, separated by commas, like unix:/run/esper.sock.");
-ABSL_FLAG(std::string, socket_mode, "0600",
-          "Permissions of Unix sockets, in octal digits.");
-ABSL_FLAG(bool, insecure, false,
-          "Listen on an address that other machines can reach, although nobody "
-          "is authenticated.");
 ABSL_FLAG(std::string, device, "auto", "auto, cpu or cuda:N.");
 ABSL_FLAG(std::string, policy_spec, "",
           "JSON file with the policy's specification. Empty: the policy that "
@@ -58,7 +50,9 @@ ABSL_FLAG(std::string, restore, "",
           "Checkpoint to start from: a name, or latest. Empty: fresh weights.");
 ABSL_FLAG(std::string, port_file, "",
           "File that gets the port number once the server listens.");
-ABSL_FLAG(bool, reflection, false, "Serve gRPC reflection.");
+ABSL_FLAG(std::string, metrics_address, "",
+          "host:port that serves metrics for Prometheus over HTTP, at "
+          "/metrics. Empty: nowhere.");
 ABSL_FLAG(std::string, log_level, "info",
           "trace, debug, info, warn, error, critical or off.");
 ABSL_FLAG(std::string, log_format, "text", "text or json.");
@@ -67,9 +61,6 @@ ABSL_FLAG(std::string, inference_precision, "fp32",
           "Products of the network that acts: fp32; bf16; or auto, which is "
           "bf16 on processors with instructions for it.");
 ABSL_FLAG(int, max_episodes, 16384, "Episodes open at a time.");
-ABSL_FLAG(int, max_message_mb, 64,
-          "Largest message that is received, in MiB; inference calls take at "
-          "most 4 of them.");
 ABSL_FLAG(int, max_queue, 1024, "GetAction calls that wait for a worker.");
 ABSL_FLAG(int, max_stream_requests, 64,
           "Requests of one StreamActions stream that are not yet answered.");
@@ -125,15 +116,6 @@ absl::StatusOr<v1::TrainingConfig> ConfigFromFlags() {
   return config::LoadConfig(sources);
 }
 
-absl::StatusOr<int> MessageBytesFromFlags() {
-  const int megabytes = absl::GetFlag(FLAGS_max_message_mb);
-  if (megabytes < 1 || megabytes > 2047) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "max_message_mb must be in [1, 2047], got ", megabytes, "."));
-  }
-  return megabytes << 20;
-}
-
 absl::StatusOr<ServerOptions> OptionsFromFlags() {
   ServerOptions options;
   const auto config = ConfigFromFlags();
@@ -142,24 +124,15 @@ absl::StatusOr<ServerOptions> OptionsFromFlags() {
   if (!learner.ok()) return learner.status();
   options.learner = *learner;
   options.init_seed = config->policy().init_seed();
-  options.address = absl::GetFlag(FLAGS_address);
-  if (options.address.empty()) {
-    return absl::InvalidArgumentError("--address must not be empty.");
-  }
-  options.listen = absl::GetFlag(FLAGS_listen);
-  const auto socket_mode = ParseSocketMode(absl::GetFlag(FLAGS_socket_mode));
-  if (!socket_mode.ok()) return socket_mode.status();
-  options.socket_mode = *socket_mode;
-  const auto message_bytes = MessageBytesFromFlags();
-  if (!message_bytes.ok()) return message_bytes.status();
-  options.max_message_bytes = *message_bytes;
+  const auto listen = ListenOptionsFromFlags();
+  if (!listen.ok()) return listen.status();
+  static_cast<ListenOptions&>(options) = *listen;
   options.inference.max_message_bytes = std::min<int64_t>(
       options.inference.max_message_bytes, options.max_message_bytes);
-  options.insecure = absl::GetFlag(FLAGS_insecure);
-  options.reflection = absl::GetFlag(FLAGS_reflection);
   options.device = absl::GetFlag(FLAGS_device);
   options.checkpoint_dir = absl::GetFlag(FLAGS_checkpoint_dir);
   options.restore = absl::GetFlag(FLAGS_restore);
+  options.metrics_address = absl::GetFlag(FLAGS_metrics_address);
   options.inference.workers = absl::GetFlag(FLAGS_workers);
   const auto precision =
       policy::ParsePrecision(absl::GetFlag(FLAGS_inference_precision));
@@ -195,19 +168,10 @@ absl::Status Run() {
   auto server = Server::Create(*options);
   if (!server.ok()) return server.status();
 
-  std::vector<std::string> addresses = options->listen;
-  addresses.insert(addresses.begin(), options->address);
-  const auto reached =
-      std::find_if_not(addresses.begin(), addresses.end(), IsLoopback);
-  if (reached != addresses.end()) {
-    spdlog::warn("no credentials: everybody who reaches {} has every role",
-                 *reached);
-  } else {
-    spdlog::info("no credentials: every local caller has every role");
-  }
+  LogWhoMayCall(*options);
   const int port = (*server)->port();
   spdlog::info("esper server {} listens on {}, port {}", kServerVersion,
-               absl::StrJoin(addresses, ", "), port);
+               absl::StrJoin(options->Addresses(), ", "), port);
   if (!port_file.empty()) {
     const absl::Status written =
         WritePortFile(port_file, options->address, port);

@@ -32,6 +32,7 @@ struct OipParameters {
 
 // One ModelInfer, checked. The claims of `input` name no episodes yet.
 struct OipRequest {
+  std::string caller;  // As EpisodeStart::owner: sequences are its own.
   OipParameters parameters;
   ActionInput input;
   std::vector<std::string> outputs;  // Wanted, in order.

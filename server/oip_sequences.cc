@@ -62,9 +62,11 @@ void OipSequences::Submit(std::unique_ptr<OipCall> call) {
   {
     absl::MutexLock lock(&mu_);
     ForgetExpired();
-    std::shared_ptr<Sequence>& known = sequences_[name];
+    const std::string& caller = call->request().caller;
+    std::shared_ptr<Sequence>& known = sequences_[{caller, name}];
     if (known == nullptr) {
       known = std::make_shared<Sequence>();
+      known->caller = caller;
       known->name = name;
     } else if (!known->busy) {
       idle_.erase(known->idle_position);
@@ -125,6 +127,7 @@ absl::Status OipSequences::Prepare(Sequence* sequence, OipCall* call) {
                   "Send the same number of rows with every request.");
   }
   for (size_t row = 0; row < claims.size(); ++row) {
+    claims[row].caller = sequence->caller;
     claims[row].episode_id = sequence->episodes[row];
     claims[row].incarnation = sequence->incarnation;
     claims[row].step = sequence->step;
@@ -141,6 +144,7 @@ absl::Status OipSequences::Open(Sequence* sequence, const OipCall& call) {
   const uint64_t seed = parameters.seed.value_or(RandomSeed());
   std::vector<EpisodeStart> starts(call.request().input.claims.size());
   for (size_t row = 0; row < starts.size(); ++row) {
+    starts[row].owner = sequence->caller;
     starts[row].environment_key =
         absl::StrCat("sequence/", sequence->name, "/", row);
     starts[row].incarnation = sequence->incarnation;
@@ -158,6 +162,7 @@ void OipSequences::Close(Sequence* sequence) {
   if (sequence->episodes.empty()) return;
   std::vector<CloseClaim> claims(sequence->episodes.size());
   for (size_t row = 0; row < claims.size(); ++row) {
+    claims[row].caller = sequence->caller;
     claims[row].episode_id = sequence->episodes[row];
     claims[row].incarnation = sequence->incarnation;
     claims[row].steps = sequence->step;
@@ -203,7 +208,7 @@ std::unique_ptr<OipCall> OipSequences::NextCall(
   }
   sequence->busy = false;
   if (sequence->episodes.empty()) {
-    sequences_.erase(sequence->name);
+    sequences_.erase({sequence->caller, sequence->name});
   } else {
     sequence->last_used = clock_();
     sequence->idle_position = idle_.insert(idle_.end(), sequence);
@@ -214,7 +219,7 @@ std::unique_ptr<OipCall> OipSequences::NextCall(
 void OipSequences::ForgetExpired() {
   const absl::Time oldest = clock_() - engine_->episodes().lease();
   while (!idle_.empty() && idle_.front()->last_used < oldest) {
-    sequences_.erase(idle_.front()->name);
+    sequences_.erase({idle_.front()->caller, idle_.front()->name});
     idle_.pop_front();
   }
 }

@@ -7,6 +7,7 @@
 #include <list>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -72,6 +73,7 @@ class OipSequences {
     uint64_t incarnation = 0;
     int64_t step = 0;
 
+    std::string caller;
     std::string name;
     bool busy = false;
     std::deque<std::unique_ptr<OipCall>> waiting;
@@ -99,8 +101,10 @@ class OipSequences {
   const Clock clock_;
 
   mutable absl::Mutex mu_;
-  absl::flat_hash_map<std::string, std::shared_ptr<Sequence>> sequences_
-      ABSL_GUARDED_BY(mu_);
+  // By caller and name.
+  absl::flat_hash_map<std::pair<std::string, std::string>,
+                      std::shared_ptr<Sequence>>
+      sequences_ ABSL_GUARDED_BY(mu_);
   // Those that are not busy, longest idle first.
   std::list<std::shared_ptr<Sequence>> idle_ ABSL_GUARDED_BY(mu_);
   uint64_t last_incarnation_ ABSL_GUARDED_BY(mu_) = 0;

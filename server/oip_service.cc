@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/error.h"
+#include "server/access/access_control.h"
 #include "server/grpc_status.h"
 #include "server/oip_stream.h"
 #include "server/refusal.h"
@@ -38,6 +39,7 @@ OipService::OipService(const InferenceOptions& options,
     : inference_(inference),
       policies_(policies),
       counters_(counters),
+      access_(options.access),
       model_(policies->spec(), options),
       sequences_(&inference->engine(), std::move(clock)) {}
 
@@ -60,7 +62,8 @@ absl::Status OipService::CheckModel(const std::string& name,
 }
 
 absl::StatusOr<OipRequest> OipService::Decode(
-    const ModelInferRequest& request) const {
+    const ModelInferRequest& request,
+    const grpc::CallbackServerContext& context) const {
   const absl::Status model =
       CheckModel(request.model_name(), request.model_version());
   if (!model.ok()) return model;
@@ -68,7 +71,9 @@ absl::StatusOr<OipRequest> OipService::Decode(
     return Refuse("DRAINING", "", "The server is shutting down.",
                   "Retry on another server.");
   }
-  return model_.Decode(request);
+  auto decoded = model_.Decode(request);
+  if (decoded.ok()) decoded->caller = CallerName(access_, context);
+  return decoded;
 }
 
 void OipService::Encode(const OipRequest& request, const std::string& id,
@@ -176,7 +181,7 @@ grpc::ServerUnaryReactor* OipService::ModelInfer(
     ModelInferResponse* response) {
   auto* reactor = new WaitingReactor;
   const absl::Status status = CatchErrors([&] {
-    auto decoded = Decode(*request);
+    auto decoded = Decode(*request, *context);
     if (!decoded.ok()) return decoded.status();
     sequences_.Submit(std::make_unique<UnaryInfer>(
         *std::move(decoded), request->id(), this, reactor, context, response));
@@ -233,10 +238,10 @@ class OipService::StreamInfer : public OipCall {
 grpc::ServerBidiReactor<ModelInferRequest, ModelStreamInferResponse>*
 OipService::ModelStreamInfer(grpc::CallbackServerContext* context) {
   return OipStream::Start(
-      context, [this](const ModelInferRequest& request,
-                      const std::shared_ptr<OipStream>& stream) {
+      context, [this, context](const ModelInferRequest& request,
+                               const std::shared_ptr<OipStream>& stream) {
         const absl::Status status = CatchErrors([&] {
-          auto decoded = Decode(request);
+          auto decoded = Decode(request, *context);
           if (!decoded.ok()) return decoded.status();
           sequences_.Submit(std::make_unique<StreamInfer>(
               *std::move(decoded), request.id(), this, stream));

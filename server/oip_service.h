@@ -65,7 +65,8 @@ class OipService : public inference::GRPCInferenceService::CallbackService {
                           const std::string& version) const;
   // The request, checked.
   absl::StatusOr<OipRequest> Decode(
-      const inference::ModelInferRequest& request) const;
+      const inference::ModelInferRequest& request,
+      const grpc::CallbackServerContext& context) const;
   void Encode(const OipRequest& request, const std::string& id,
               const std::vector<StepTicket>& tickets, int64_t step,
               inference::ModelInferResponse* response) const;
@@ -73,6 +74,7 @@ class OipService : public inference::GRPCInferenceService::CallbackService {
   InferenceService* const inference_;
   PolicyStore* const policies_;
   ServerCounters* const counters_;
+  const AccessControl* const access_;
   const OipModel model_;
   OipSequences sequences_;
 };

@@ -1,7 +1,6 @@
 #include "server/server.h"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -9,13 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "core/ppo/learner.h"
-#include "grpcpp/ext/proto_server_reflection_plugin.h"
-#include "grpcpp/health_check_service_interface.h"
-#include "grpcpp/security/server_credentials.h"
-#include "grpcpp/server_builder.h"
 #include "server/grpc_status.h"
 #include "server/learner_checkpoint.h"
-#include "server/listen_address.h"
 #include "spdlog/spdlog.h"
 
 namespace esper::server {
@@ -45,14 +39,6 @@ absl::Status CheckRange(const std::string& option, int64_t value, int64_t low,
       option, " must be in [", low, ", ", high, "], got ", value, "."));
 }
 
-std::vector<std::string> Addresses(const ServerOptions& options) {
-  std::vector<std::string> addresses = options.listen;
-  if (!options.address.empty()) {
-    addresses.insert(addresses.begin(), options.address);
-  }
-  return addresses;
-}
-
 absl::Status CheckOptions(const ServerOptions& options) {
   const InferenceOptions& inference = options.inference;
   for (const absl::Status& status :
@@ -73,10 +59,7 @@ absl::Status CheckOptions(const ServerOptions& options) {
     const absl::Status valid = options.spec->Validate();
     if (!valid.ok()) return valid;
   }
-  const absl::Status message =
-      CheckRange("max_message_mb", options.max_message_bytes >> 20, 1, 2047);
-  if (!message.ok()) return message;
-  return CheckListenAddresses(Addresses(options), options.insecure);
+  return CheckListenOptions(options);
 }
 
 }  // namespace
@@ -94,16 +77,31 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(
   if (!device.ok()) return device.status();
   std::unique_ptr<Server> server(new Server(options));
   const absl::Status created = CatchErrors([&] {
+    const absl::Status access = server->CreateAccess();
+    if (!access.ok()) return access;
     const absl::Status learner = server->CreateLearner();
     if (!learner.ok()) return learner;
     server->CreateServices(*device);
-    return server->Listen();
+    const absl::Status listening = server->Listen();
+    return listening.ok() ? server->ServeMetrics() : listening;
   });
   if (!created.ok()) return created;
   return server;
 }
 
-Server::~Server() { Drain(absl::ZeroDuration()); }
+Server::~Server() {
+  Drain(absl::ZeroDuration());
+  metrics_.Stop();
+}
+
+absl::Status Server::CreateAccess() {
+  if (options_.access_file.empty()) return absl::OkStatus();
+  auto access = AccessControl::Create(options_.access_file);
+  if (!access.ok()) return access.status();
+  access_ = *std::move(access);
+  options_.inference.access = access_.get();
+  return absl::OkStatus();
+}
 
 absl::Status Server::CreateLearner() {
   PolicyStore::Options store;
@@ -133,9 +131,9 @@ absl::Status Server::CreateLearner() {
   if (!learner.ok()) return learner.status();
   const absl::Status published = policies_->Publish(*(*learner)->published());
   if (!published.ok()) return published;
-  learner_ = std::make_unique<LearnerThread>(
-      *std::move(learner), *policies_, versions_, options_.learner_thread,
-      options_.clock);
+  learner_ = std::make_unique<LearnerThread>(*std::move(learner), *policies_,
+                                             versions_, options_.learner_thread,
+                                             options_.clock);
   learner_->lease().End(lease_token);
   spdlog::info("policy version {} of specification {}", policies_->version(),
                policies_->spec_digest());
@@ -143,6 +141,7 @@ absl::Status Server::CreateLearner() {
 }
 
 void Server::CreateServices(const std::string& device) {
+  options_.inference.metrics = &metrics_.engine();
   inference_ = std::make_unique<InferenceService>(
       options_.inference, device, policies_.get(), &counters_, options_.clock);
   oip_ =
@@ -161,73 +160,49 @@ void Server::CreateServices(const std::string& device) {
 }
 
 absl::Status Server::Listen() {
-  grpc::EnableDefaultHealthCheckService(true);
-  if (options_.reflection) {
-    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  }
-  grpc::ServerBuilder builder;
-  // Two servers on one port would share its calls at random.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  // Clients may ask for a sign of life while a long call runs.
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder.AddChannelArgument(
-      GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5000);
-  builder.SetMaxReceiveMessageSize(options_.max_message_bytes);
-  builder.SetMaxSendMessageSize(-1);
-  builder.RegisterService(inference_.get());
-  builder.RegisterService(oip_.get());
-  builder.RegisterService(training_.get());
-  builder.RegisterService(admin_.get());
-  const std::vector<std::string> addresses = Addresses(options_);
-  std::vector<int> ports(addresses.size(), 0);
-  for (size_t i = 0; i < addresses.size(); ++i) {
-    builder.AddListeningPort(addresses[i], grpc::InsecureServerCredentials(),
-                             &ports[i]);
-  }
-  {
-    const ScopedSocketMode socket_mode(options_.socket_mode);
-    grpc_server_ = builder.BuildAndStart();
-  }
-  if (grpc_server_ == nullptr) {
-    // gRPC stops at the first one that fails.
-    const auto failed = std::find(ports.begin(), ports.end(), 0);
-    const size_t index =
-        std::min<size_t>(failed - ports.begin(), addresses.size() - 1);
-    return absl::UnavailableError(
-        absl::StrCat("Cannot listen on ", addresses[index],
-                     ": the address is in use or not of this machine."));
-  }
-  if (!options_.address.empty() &&
-      !absl::StartsWith(options_.address, "unix:")) {
-    port_ = ports.front();
-  }
-  auto* health = grpc_server_->GetHealthCheckService();
-  for (const char* service :
-       {v1::PolicyInference::service_full_name(),
-        inference::GRPCInferenceService::service_full_name(),
-        v1::PolicyTraining::service_full_name(),
-        v1::PolicyAdmin::service_full_name()}) {
-    health->SetServingStatus(service, true);
-  }
+  ServedServices services;
+  services.main = {inference_.get(), oip_.get(), training_.get()};
+  services.admin = admin_.get();
+  services.names = {v1::PolicyInference::service_full_name(),
+                    inference::GRPCInferenceService::service_full_name(),
+                    v1::PolicyTraining::service_full_name(),
+                    v1::PolicyAdmin::service_full_name()};
+  services.ready = [this] { return !inference_->draining(); };
+  auto endpoints = Endpoints::Start(options_, services, access_.get());
+  if (!endpoints.ok()) return endpoints.status();
+  endpoints_ = *std::move(endpoints);
   return absl::OkStatus();
 }
 
-std::shared_ptr<grpc::Channel> Server::InProcessChannel() {
-  return grpc_server_->InProcessChannel(grpc::ChannelArguments());
+absl::Status Server::ServeMetrics() {
+  if (options_.metrics_address.empty()) return absl::OkStatus();
+  ServerMetrics::Sources sources;
+  sources.counters = &counters_;
+  sources.learner = learner_.get();
+  sources.connections = &endpoints_->connections();
+  sources.policy_version = [this] { return policies_->version(); };
+  sources.open_episodes = [this] { return inference_->open_episodes(); };
+  sources.queued_calls = [this] { return inference_->queued_calls(); };
+  sources.open_evaluations = [this] { return training_->open_evaluations(); };
+  sources.episodes_ended = [this] {
+    return inference_->engine().episodes().EndedByCause();
+  };
+  sources.certificate_file = options_.tls.certificate;
+  return metrics_.Serve(options_.metrics_address, sources);
 }
 
 void Server::Drain(absl::Duration grace) {
   absl::MutexLock lock(&drain_mu_);
-  if (drained_ || grpc_server_ == nullptr) return;
+  if (drained_ || endpoints_ == nullptr) return;
   drained_ = true;
-  grpc_server_->GetHealthCheckService()->SetServingStatus(false);
+  inference_->RefuseWork();
+  endpoints_->NotifyHealth();
   inference_->Drain();
   learner_->Drain();
   // A call that meets a closed server is cut off without words. Those that are
   // on their way now still get the refusal that tells them to go elsewhere.
   absl::SleepFor(std::min(grace, kFarewell));
-  grpc_server_->Shutdown(std::chrono::system_clock::now() +
-                         absl::ToChronoNanoseconds(grace));
+  endpoints_->Shutdown(grace);
 }
 
 }  // namespace esper::server

@@ -15,7 +15,7 @@
 #include "core/policy/policy_spec.h"
 #include "core/ppo/learner_options.h"
 #include "grpcpp/channel.h"
-#include "grpcpp/server.h"
+#include "server/access/access_control.h"
 #include "server/admin_service.h"
 #include "server/checkpoint_store.h"
 #include "server/clock.h"
@@ -23,34 +23,30 @@
 #include "server/inference_options.h"
 #include "server/inference_service.h"
 #include "server/learner_thread.h"
+#include "server/metrics/server_metrics.h"
 #include "server/oip_service.h"
 #include "server/policy_store.h"
 #include "server/server_counters.h"
 #include "server/training_service.h"
+#include "server/transport/endpoints.h"
+#include "server/transport/listen_options.h"
 #include "server/version_log.h"
 
 namespace esper::server {
 
-struct ServerOptions {
-  // "host:port", port 0 for any free one, or "unix:/path". Empty: no listener,
-  // for tests that use `InProcessChannel`.
-  std::string address = "127.0.0.1:50051";
-  std::vector<std::string> listen;  // Further addresses, alike.
-  int socket_mode = 0600;           // Permissions of Unix sockets, [0, 0777].
-  bool insecure = false;            // Allows an address that is not loopback.
-  bool reflection = false;
+struct ServerOptions : ListenOptions {
   std::string device = "auto";  // "auto", "cpu" or "cuda:N".
   // Without value: the network-growing policy with slots r0c0, r0c1, r0c2.
   std::optional<policy::PolicySpec> spec;
   uint64_t init_seed = 0;      // Initial weights.
   std::string checkpoint_dir;  // Empty: checkpoints are refused.
   std::string restore;         // Name, or "latest"; empty: fresh weights.
-  // Received, of any service: [1 MiB, 2 GiB).
-  int max_message_bytes = 64 << 20;
   InferenceOptions inference;
   ppo::LearnerConfig learner;
   LearnerThread::Options learner_thread;
   EvaluateStreamOptions streams;
+  // Where metrics are served over HTTP, "host:port"; empty: nowhere.
+  std::string metrics_address;
   Clock clock = SteadyNow;
 };
 
@@ -81,9 +77,15 @@ class Server {
   void Drain(absl::Duration grace) ABSL_LOCKS_EXCLUDED(drain_mu_);
 
   // Port of `address`; 0 for a Unix socket or no listener.
-  int port() const { return port_; }
+  int port() const { return endpoints_->port(); }
+  // Of `admin_address` and `health_address`, likewise.
+  int admin_port() const { return endpoints_->admin_port(); }
+  int health_port() const { return endpoints_->health_port(); }
+  int metrics_port() const { return metrics_.port(); }
   // Calls from inside the process, for tests.
-  std::shared_ptr<grpc::Channel> InProcessChannel();
+  std::shared_ptr<grpc::Channel> InProcessChannel() {
+    return endpoints_->InProcessChannel();
+  }
 
   PolicyStore& policies() { return *policies_; }
   InferenceService& inference() { return *inference_; }
@@ -93,13 +95,17 @@ class Server {
  private:
   explicit Server(const ServerOptions& options);
 
+  absl::Status CreateAccess();
   // The learner, fresh or from a checkpoint, its first version in the store,
   // and its thread.
   absl::Status CreateLearner();
   void CreateServices(const std::string& device);
   absl::Status Listen();
+  absl::Status ServeMetrics();
 
-  const ServerOptions options_;
+  ServerOptions options_;
+  ServerMetrics metrics_;
+  std::unique_ptr<AccessControl> access_;  // Null: callers are not told apart.
   ServerCounters counters_;
   CheckpointStore checkpoints_;
   VersionLog versions_;
@@ -109,11 +115,10 @@ class Server {
   std::unique_ptr<OipService> oip_;  // Over the episodes of `inference_`.
   std::unique_ptr<TrainingService> training_;
   std::unique_ptr<AdminService> admin_;
-  int port_ = 0;
 
   absl::Mutex drain_mu_;
   bool drained_ ABSL_GUARDED_BY(drain_mu_) = false;
-  std::unique_ptr<grpc::Server> grpc_server_;  // Last: serves all of the above.
+  std::unique_ptr<Endpoints> endpoints_;  // Last: serves all of the above.
 };
 
 }  // namespace esper::server

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,7 +30,7 @@ std::string ReadFile(const std::string& path) {
 }  // namespace
 
 ServerProcess::ServerProcess(std::vector<std::string> flags,
-                             bool with_port_file) {
+                             bool with_port_file, int max_descriptors) {
   static std::atomic<int> count{0};
   const std::string base =
       absl::StrCat(::testing::TempDir(), "/server", getpid(), ".", ++count);
@@ -44,6 +45,11 @@ ServerProcess::ServerProcess(std::vector<std::string> flags,
   if (pid_ == 0) {
     const int log = open(log_path_.c_str(), O_CREAT | O_TRUNC | O_WRONLY, 0600);
     dup2(log, STDERR_FILENO);
+    if (max_descriptors > 0) {
+      const rlim_t limit = max_descriptors;
+      const rlimit both = {limit, limit};
+      setrlimit(RLIMIT_NOFILE, &both);
+    }
     execv(program.c_str(), arguments.data());
     _exit(127);
   }

@@ -15,9 +15,9 @@ namespace esper::testing {
 class ServerProcess {
  public:
   // `flags` as on the command line. A file name in --port_file is added if
-  // `with_port_file`.
+  // `with_port_file`. `max_descriptors`: its limit of open files, 0: ours.
   explicit ServerProcess(std::vector<std::string> flags,
-                         bool with_port_file = true);
+                         bool with_port_file = true, int max_descriptors = 0);
   ~ServerProcess();
 
   ServerProcess(const ServerProcess&) = delete;

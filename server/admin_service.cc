@@ -4,7 +4,6 @@
 
 #include "server/grpc_status.h"
 #include "server/learner_checkpoint.h"
-#include "server/version.h"
 #include "spdlog/spdlog.h"
 
 namespace esper::server {
@@ -15,10 +14,8 @@ AdminService::AdminService(LearnerThread& learner, CheckpointStore& checkpoints,
     : learner_(learner),
       checkpoints_(checkpoints),
       counters_(counters),
-      gauges_(std::move(gauges)),
-      device_(std::move(device)),
-      clock_(std::move(clock)),
-      started_(clock_()) {}
+      status_(learner.policies(), counters, std::move(gauges),
+              std::move(device), std::move(clock)) {}
 
 grpc::ServerUnaryReactor* AdminService::AnswerAfter(
     grpc::CallbackServerContext* context, LearnerThread::Work work) {
@@ -76,25 +73,13 @@ grpc::ServerUnaryReactor* AdminService::GetStatus(
     grpc::CallbackServerContext* context, const v1::GetStatusRequest*,
     v1::GetStatusResponse* response) {
   const LearnerStatus learner = learner_.Status();
-  learner_.policies().FillHeader(response->mutable_header());
-  response->set_server_version(kServerVersion);
-  response->set_uptime_seconds(absl::ToDoubleSeconds(clock_() - started_));
-  response->set_draining(gauges_.draining());
-  response->set_open_episodes(gauges_.open_episodes());
-  response->set_queued_calls(gauges_.queued_calls());
-  response->set_actions_served(counters_.actions_served);
-  response->set_batches_run(counters_.batches_run);
+  status_.Fill(response);
+  response->set_role(v1::SERVER_ROLE_TRAINER);
   response->set_transitions_trained(learner.transitions_trained);
   response->set_optimizer_steps(learner.optimizer_steps);
-  response->set_publishes(counters_.publishes);
-  for (const auto& [reason, count] : counters_.Refusals()) {
-    (*response->mutable_refusals())[reason] = count;
-  }
   response->set_ratio_check_max(learner.ratio_check_max);
   response->set_unpublished_steps(learner.unpublished_steps);
-  response->set_open_evaluations(gauges_.open_evaluations());
   response->set_learner_holder(learner_.lease().Holder());
-  response->set_device(device_);
   for (const CheckpointInfo& info : checkpoints_.List()) {
     response->add_checkpoints(info.name);
   }

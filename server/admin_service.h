@@ -1,7 +1,6 @@
 #ifndef ESPER_SERVER_ADMIN_SERVICE_H_
 #define ESPER_SERVER_ADMIN_SERVICE_H_
 
-#include <functional>
 #include <string>
 
 #include "esper/v1/policy_admin.grpc.pb.h"
@@ -9,6 +8,7 @@
 #include "server/clock.h"
 #include "server/learner_thread.h"
 #include "server/server_counters.h"
+#include "server/serving_status.h"
 
 namespace esper::server {
 
@@ -18,13 +18,7 @@ namespace esper::server {
 // Thread safety: as gRPC needs it.
 class AdminService final : public v1::PolicyAdmin::CallbackService {
  public:
-  // What the rest of the server tells `GetStatus`; called from any thread.
-  struct Gauges {
-    std::function<bool()> draining;
-    std::function<int64_t()> open_episodes;
-    std::function<int64_t()> queued_calls;
-    std::function<int64_t()> open_evaluations;
-  };
+  using Gauges = ServingStatus::Gauges;
 
   // All references must outlive this.
   AdminService(LearnerThread& learner, CheckpointStore& checkpoints,
@@ -50,10 +44,7 @@ class AdminService final : public v1::PolicyAdmin::CallbackService {
   LearnerThread& learner_;
   CheckpointStore& checkpoints_;
   ServerCounters& counters_;
-  const Gauges gauges_;
-  const std::string device_;
-  const Clock clock_;
-  const absl::Time started_;
+  const ServingStatus status_;
 };
 
 }  // namespace esper::server

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/sha.h>
 #include <stdio.h>
 
 #include <algorithm>
@@ -14,12 +13,12 @@
 #include <system_error>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "core/durable_file.h"
 #include "core/error.h"
+#include "core/sha256.h"
 #include "nlohmann/json.hpp"
 #include "server/refusal.h"
 
@@ -57,14 +56,6 @@ absl::Status CheckName(const std::string& name) {
                 "Choose such a name, or leave it empty.");
 }
 
-std::string Sha256(const std::string& bytes) {
-  unsigned char digest[SHA256_DIGEST_LENGTH];
-  SHA256(reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(),
-         digest);
-  return absl::BytesToHexString(
-      absl::string_view(reinterpret_cast<char*>(digest), sizeof(digest)));
-}
-
 // Makes the folder `from` appear as `to` in one step; what was there ends up
 // as `from`.
 absl::Status MoveIntoPlace(const fs::path& from, const fs::path& to) {
@@ -91,7 +82,7 @@ absl::StatusOr<std::string> ReadFile(const fs::path& path) {
 json ToManifest(const Checkpoint& checkpoint) {
   json files = json::object();
   for (const auto& [name, bytes] : checkpoint.files) {
-    files[name] = {{"size", bytes.size()}, {"sha256", Sha256(bytes)}};
+    files[name] = {{"size", bytes.size()}, {"sha256", Sha256Hex(bytes)}};
   }
   const CheckpointInfo& info = checkpoint.info;
   return {{"format", kFormat},
@@ -243,7 +234,7 @@ absl::StatusOr<Checkpoint> CheckpointStore::Load(
       return Corrupt(file, absl::StrCat("has ", bytes->size(), " bytes, not ",
                                         entry["size"].get<size_t>()));
     }
-    if (Sha256(*bytes) != entry["sha256"].get<std::string>()) {
+    if (Sha256Hex(*bytes) != entry["sha256"].get<std::string>()) {
       return Corrupt(file, "does not have the digest of its manifest");
     }
     checkpoint.files[file] = *std::move(bytes);

@@ -180,7 +180,9 @@ void InferenceEngine::RunAndFinish(const CallList& calls) {
 
 absl::Status InferenceEngine::Run(const CallList& calls) {
   const absl::Time start = absl::Now();
-  const auto policy = policies_->Current();
+  const auto acting = policies_->Acting();
+  if (!acting.ok()) return acting.status();
+  const auto& policy = *acting;
   int64_t rows = 0;
   for (InferenceCall* call : calls) call->policy_version_ = policy->version;
   // Everything below makes numbers, never gradients.

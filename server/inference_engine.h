@@ -57,7 +57,8 @@ class InferenceCall : public QueuedCall {
 class InferenceEngine {
  public:
   // `policies`, `counters` and what `options` points at must outlive the
-  // engine, and `policies` must hold a version before the first call.
+  // engine. While `policies` has no version, calls end with UNAVAILABLE
+  // (NOT_READY).
   InferenceEngine(const InferenceOptions& options, PolicyStore* policies,
                   ServerCounters* counters, Clock clock);
 

@@ -116,7 +116,9 @@ grpc::ServerUnaryReactor* InferenceService::GetPolicy(
     v1::GetPolicyResponse* response) {
   auto* reactor = context->DefaultReactor();
   const absl::Status status = CatchErrors([&] {
-    const auto policy = policies_->Current();
+    const auto acting = policies_->Acting();
+    if (!acting.ok()) return acting.status();
+    const auto& policy = *acting;
     policies_->FillHeader(policy->version, response->mutable_header());
     response->set_spec_json(policies_->spec().ToJson());
     response->set_precision(policy->precision);
@@ -138,6 +140,9 @@ absl::Status InferenceService::Open(const v1::OpenEpisodesRequest& request,
                                     const std::string& caller,
                                     v1::OpenEpisodesResponse* response) {
   if (draining_) return Draining();
+  if (const auto acting = policies_->Acting(); !acting.ok()) {
+    return acting.status();
+  }
   auto starts = decoder_.DecodeOpen(request);
   if (!starts.ok()) return starts.status();
   for (EpisodeStart& start : *starts) start.owner = caller;

@@ -13,6 +13,7 @@
 #include "ATen/Parallel.h"
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
+#include "absl/flags/reflection.h"
 #include "absl/flags/usage.h"
 #include "absl/flags/usage_config.h"
 #include "absl/strings/match.h"
@@ -48,6 +49,13 @@ ABSL_FLAG(std::string, checkpoint_dir, "",
           "Folder of the checkpoints. Empty: they are refused.");
 ABSL_FLAG(std::string, restore, "",
           "Checkpoint to start from: a name, or latest. Empty: fresh weights.");
+ABSL_FLAG(std::string, follow, "",
+          "Serve the versions of the server at this address (host:port or "
+          "unix:/path) instead of learning; --checkpoint_dir then keeps the "
+          "last one, to start with while that server is away.");
+ABSL_FLAG(absl::Duration, follow_timeout, absl::Seconds(10),
+          "How long a follower that was given no --policy_spec waits at its "
+          "start for the server it follows.");
 ABSL_FLAG(std::string, port_file, "",
           "File that gets the port number once the server listens.");
 ABSL_FLAG(std::string, metrics_address, "",
@@ -116,6 +124,22 @@ absl::StatusOr<v1::TrainingConfig> ConfigFromFlags() {
   return config::LoadConfig(sources);
 }
 
+// A follower takes from its source what these would say otherwise.
+absl::Status CheckFollowFlags() {
+  for (const char* name : {"restore", "config", "profile", "set", "init_seed",
+                           "inference_precision"}) {
+    const absl::CommandLineFlag* flag = absl::FindCommandLineFlag(name);
+    if (flag->CurrentValue() == flag->DefaultValue()) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("--", name,
+                     " means nothing with --follow: versions come "
+                     "from ",
+                     absl::GetFlag(FLAGS_follow),
+                     ". Leave it out, or give it to that server."));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<ServerOptions> OptionsFromFlags() {
   ServerOptions options;
   const auto config = ConfigFromFlags();
@@ -150,6 +174,13 @@ absl::StatusOr<ServerOptions> OptionsFromFlags() {
     options.inference.state_key = *std::move(key);
   }
   const std::string spec_file = absl::GetFlag(FLAGS_policy_spec);
+  options.follow.source = absl::GetFlag(FLAGS_follow);
+  options.follow.start_timeout = absl::GetFlag(FLAGS_follow_timeout);
+  if (!options.follow.source.empty()) {
+    const absl::Status allowed = CheckFollowFlags();
+    if (!allowed.ok()) return allowed;
+    if (spec_file.empty()) return options;
+  }
   auto spec = spec_file.empty()
                   ? DecodePolicyConfig(config->policy(), config->profile())
                   : ReadSpec(spec_file);

@@ -71,6 +71,9 @@ absl::StatusOr<OipRequest> OipService::Decode(
     return Refuse("DRAINING", "", "The server is shutting down.",
                   "Retry on another server.");
   }
+  if (const auto acting = policies_->Acting(); !acting.ok()) {
+    return acting.status();
+  }
   auto decoded = model_.Decode(request);
   if (decoded.ok()) decoded->caller = CallerName(access_, context);
   return decoded;
@@ -98,7 +101,7 @@ grpc::ServerUnaryReactor* OipService::ServerLive(
 grpc::ServerUnaryReactor* OipService::ServerReady(
     grpc::CallbackServerContext* context, const inference::ServerReadyRequest*,
     inference::ServerReadyResponse* response) {
-  response->set_ready(!inference_->draining());
+  response->set_ready(!inference_->draining() && policies_->version() > 0);
   auto* reactor = context->DefaultReactor();
   FinishCall(reactor, context, counters_, absl::OkStatus());
   return reactor;
@@ -108,7 +111,7 @@ grpc::ServerUnaryReactor* OipService::ModelReady(
     grpc::CallbackServerContext* context,
     const inference::ModelReadyRequest* request,
     inference::ModelReadyResponse* response) {
-  response->set_ready(!inference_->draining() &&
+  response->set_ready(!inference_->draining() && policies_->version() > 0 &&
                       CheckModel(request->name(), request->version()).ok());
   auto* reactor = context->DefaultReactor();
   FinishCall(reactor, context, counters_, absl::OkStatus());

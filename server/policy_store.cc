@@ -5,16 +5,20 @@
 #include "absl/strings/str_cat.h"
 #include "core/policy/inference_policy.h"
 #include "core/policy/packed_policy.h"
+#include "server/refusal.h"
 
 namespace esper::server {
 
 PolicyStore::PolicyStore(policy::PolicySpec spec, const Options& options)
     : spec_(std::move(spec)), spec_digest_(spec_.Digest()), options_(options) {}
 
-absl::Status PolicyStore::Publish(const ppo::PolicySnapshot& snapshot) {
-  auto policy =
-      policy::InferencePolicy::Create(spec_, snapshot.weights, snapshot.version,
-                                      {}, snapshot.floors, options_.precision);
+absl::Status PolicyStore::Publish(
+    const ppo::PolicySnapshot& snapshot,
+    std::optional<policy::InferencePrecision> precision) {
+  const policy::InferencePrecision used =
+      precision.value_or(options_.precision);
+  auto policy = policy::InferencePolicy::Create(
+      spec_, snapshot.weights, snapshot.version, {}, snapshot.floors, used);
   if (!policy.ok()) {
     return absl::InternalError(
         absl::StrCat("Version ", snapshot.version,
@@ -23,22 +27,41 @@ absl::Status PolicyStore::Publish(const ppo::PolicySnapshot& snapshot) {
   (*policy)->packed().WarmUp(options_.warm_up_rows);
   auto published = std::make_shared<PublishedPolicy>();
   published->version = snapshot.version;
-  published->precision = policy::PrecisionName(options_.precision);
+  published->precision = policy::PrecisionName(used);
   published->policy = *std::move(policy);
   published->scaler = snapshot.scaler;
-
-  absl::MutexLock lock(&mu_);
-  while (!versions_.empty() && versions_.back()->version >= snapshot.version) {
-    versions_.pop_back();
+  published->snapshot = snapshot;
+  {
+    absl::MutexLock lock(&mu_);
+    while (!versions_.empty() &&
+           versions_.back()->version >= snapshot.version) {
+      versions_.pop_back();
+    }
+    versions_.push_back(std::move(published));
+    while (versions_.size() > options_.keep) versions_.pop_front();
   }
-  versions_.push_back(std::move(published));
-  while (versions_.size() > options_.keep) versions_.pop_front();
+  absl::MutexLock lock(&listener_mu_);
+  if (listener_) listener_();
   return absl::OkStatus();
+}
+
+void PolicyStore::SetListener(std::function<void()> listener) {
+  absl::MutexLock lock(&listener_mu_);
+  listener_ = std::move(listener);
 }
 
 std::shared_ptr<const PublishedPolicy> PolicyStore::Current() const {
   absl::MutexLock lock(&mu_);
   return versions_.empty() ? nullptr : versions_.back();
+}
+
+absl::StatusOr<std::shared_ptr<const PublishedPolicy>> PolicyStore::Acting()
+    const {
+  auto current = Current();
+  if (current != nullptr) return current;
+  return Refuse("NOT_READY", "",
+                "The server waits for the first version of its policy.",
+                "Retry later, or on another server.");
 }
 
 std::shared_ptr<const PublishedPolicy> PolicyStore::Find(
@@ -59,7 +82,11 @@ void PolicyStore::FillHeader(int64_t version,
                              v1::ResponseHeader* header) const {
   header->set_policy_version(version);
   header->set_spec_digest(spec_digest_);
-  header->set_precision(options_.precision == policy::InferencePrecision::kBf16
+  const auto published = Find(version);
+  const policy::InferencePrecision precision =
+      published == nullptr ? options_.precision
+                           : published->policy->precision();
+  header->set_precision(precision == policy::InferencePrecision::kBf16
                             ? v1::INFERENCE_PRECISION_BF16
                             : v1::INFERENCE_PRECISION_FP32);
 }

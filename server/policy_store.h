@@ -3,11 +3,14 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "core/policy/inference_precision.h"
 #include "core/policy/policy_spec.h"
@@ -28,6 +31,7 @@ struct PublishedPolicy {
   std::string precision;  // "fp32" or "bf16": of the products.
   std::shared_ptr<const policy::InferencePolicy> policy;
   ppo::ObservationScaler scaler;  // Raw observations to network input.
+  ppo::PolicySnapshot snapshot;   // What it was made of.
 };
 
 // The published versions of the one policy that this server serves: the newest,
@@ -49,12 +53,23 @@ class PolicyStore {
   // Makes `snapshot` the version that acts from the next batch on, after it
   // has been packed and warmed up on the calling thread. Versions
   // above it, which a restored checkpoint leaves behind, are dropped.
+  // `precision`: of its products; absent: that of the options.
   // INTERNAL if its weights do not fit the specification; nothing changes then.
-  absl::Status Publish(const ppo::PolicySnapshot& snapshot)
-      ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status Publish(const ppo::PolicySnapshot& snapshot,
+                       std::optional<policy::InferencePrecision> precision =
+                           std::nullopt) ABSL_LOCKS_EXCLUDED(mu_, listener_mu_);
+
+  // Calls `listener` after each change of `Current`, on the thread that made
+  // it; it must return soon and not publish. Null: nobody, and none is running
+  // when this returns.
+  void SetListener(std::function<void()> listener)
+      ABSL_LOCKS_EXCLUDED(listener_mu_);
 
   // The version that acts; null before the first `Publish`.
   std::shared_ptr<const PublishedPolicy> Current() const
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // The same for who must act: UNAVAILABLE (NOT_READY) before the first.
+  absl::StatusOr<std::shared_ptr<const PublishedPolicy>> Acting() const
       ABSL_LOCKS_EXCLUDED(mu_);
   // A version by number; null if it is not kept.
   std::shared_ptr<const PublishedPolicy> Find(int64_t version) const
@@ -66,7 +81,8 @@ class PolicyStore {
   int64_t version() const ABSL_LOCKS_EXCLUDED(mu_);
 
   // Header of a reply that `version` answered.
-  void FillHeader(int64_t version, v1::ResponseHeader* header) const;
+  void FillHeader(int64_t version, v1::ResponseHeader* header) const
+      ABSL_LOCKS_EXCLUDED(mu_);
   // Header of a reply that no version in particular answered.
   void FillHeader(v1::ResponseHeader* header) const ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -79,6 +95,9 @@ class PolicyStore {
   // Oldest first.
   std::deque<std::shared_ptr<const PublishedPolicy>> versions_
       ABSL_GUARDED_BY(mu_);
+
+  absl::Mutex listener_mu_;  // Held while the listener runs, never with `mu_`.
+  std::function<void()> listener_ ABSL_GUARDED_BY(listener_mu_);
 };
 
 }  // namespace esper::server

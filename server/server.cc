@@ -79,8 +79,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(
   const absl::Status created = CatchErrors([&] {
     const absl::Status access = server->CreateAccess();
     if (!access.ok()) return access;
-    const absl::Status learner = server->CreateLearner();
-    if (!learner.ok()) return learner;
+    const absl::Status role =
+        server->follows() ? server->CreateFollower() : server->CreateLearner();
+    if (!role.ok()) return role;
     server->CreateServices(*device);
     const absl::Status listening = server->Listen();
     return listening.ok() ? server->ServeMetrics() : listening;
@@ -103,12 +104,17 @@ absl::Status Server::CreateAccess() {
   return absl::OkStatus();
 }
 
-absl::Status Server::CreateLearner() {
+PolicyStore::Options Server::StoreOptions() const {
   PolicyStore::Options store;
   store.precision = options_.inference.precision;
   store.warm_up_rows = options_.inference.max_batch_rows;
+  return store;
+}
+
+absl::Status Server::CreateLearner() {
   policies_ = std::make_unique<PolicyStore>(
-      options_.spec.value_or(policy::PolicySpec::NetworkGrowing()), store);
+      options_.spec.value_or(policy::PolicySpec::NetworkGrowing()),
+      StoreOptions());
   const policy::PolicySpec& spec = policies_->spec();
   if (absl::Status status = versions_.Open(); !status.ok()) return status;
   absl::StatusOr<std::unique_ptr<ppo::Learner>> learner;
@@ -147,12 +153,14 @@ void Server::CreateServices(const std::string& device) {
   oip_ =
       std::make_unique<OipService>(options_.inference, inference_.get(),
                                    policies_.get(), &counters_, options_.clock);
-  training_ =
-      std::make_unique<TrainingService>(*learner_, counters_, options_.streams);
-  AdminService::Gauges gauges;
+  ServingStatus::Gauges gauges;
   gauges.draining = [this] { return inference_->draining(); };
   gauges.open_episodes = [this] { return inference_->open_episodes(); };
   gauges.queued_calls = [this] { return inference_->queued_calls(); };
+  if (follows()) return CreateFollowerServices(std::move(gauges), device);
+  training_ =
+      std::make_unique<TrainingService>(*learner_, counters_, options_.streams);
+  gauges.watchers = [this] { return training_->watchers(); };
   gauges.open_evaluations = [this] { return training_->open_evaluations(); };
   admin_ =
       std::make_unique<AdminService>(*learner_, checkpoints_, counters_,
@@ -161,16 +169,25 @@ void Server::CreateServices(const std::string& device) {
 
 absl::Status Server::Listen() {
   ServedServices services;
-  services.main = {inference_.get(), oip_.get(), training_.get()};
-  services.admin = admin_.get();
+  services.main = {inference_.get(), oip_.get()};
+  if (follows()) {
+    services.generic = gate_.get();
+  } else {
+    services.main.push_back(training_.get());
+    services.admin = admin_.get();
+  }
   services.names = {v1::PolicyInference::service_full_name(),
                     inference::GRPCInferenceService::service_full_name(),
                     v1::PolicyTraining::service_full_name(),
                     v1::PolicyAdmin::service_full_name()};
-  services.ready = [this] { return !inference_->draining(); };
+  // A follower has no version at first.
+  services.ready = [this] {
+    return !inference_->draining() && policies_->version() > 0;
+  };
   auto endpoints = Endpoints::Start(options_, services, access_.get());
   if (!endpoints.ok()) return endpoints.status();
   endpoints_ = *std::move(endpoints);
+  if (follows()) StartFollowing();
   return absl::OkStatus();
 }
 
@@ -195,10 +212,12 @@ void Server::Drain(absl::Duration grace) {
   absl::MutexLock lock(&drain_mu_);
   if (drained_ || endpoints_ == nullptr) return;
   drained_ = true;
+  if (follower_ != nullptr) follower_->Stop();
   inference_->RefuseWork();
   endpoints_->NotifyHealth();
   inference_->Drain();
-  learner_->Drain();
+  if (learner_ != nullptr) learner_->Drain();
+  if (training_ != nullptr) training_->Drain();
   // A call that meets a closed server is cut off without words. Those that are
   // on their way now still get the refusal that tells them to go elsewhere.
   absl::SleepFor(std::min(grace, kFarewell));

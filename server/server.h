@@ -20,6 +20,8 @@
 #include "server/checkpoint_store.h"
 #include "server/clock.h"
 #include "server/evaluate_stream.h"
+#include "server/follower.h"
+#include "server/follower_gate.h"
 #include "server/inference_options.h"
 #include "server/inference_service.h"
 #include "server/learner_thread.h"
@@ -27,6 +29,7 @@
 #include "server/oip_service.h"
 #include "server/policy_store.h"
 #include "server/server_counters.h"
+#include "server/serving_status.h"
 #include "server/training_service.h"
 #include "server/transport/endpoints.h"
 #include "server/transport/listen_options.h"
@@ -47,6 +50,10 @@ struct ServerOptions : ListenOptions {
   EvaluateStreamOptions streams;
   // Where metrics are served over HTTP, "host:port"; empty: nowhere.
   std::string metrics_address;
+  // With a source, the server follows that one and has no learner; then `spec`
+  // without value is the source's, `checkpoint_dir` keeps the last version, and
+  // `restore`, `init_seed`, `learner` and the precision mean nothing.
+  FollowerOptions follow;
   Clock clock = SteadyNow;
 };
 
@@ -60,7 +67,8 @@ class Server {
   // Serves when it returns. INVALID_ARGUMENT for an option outside its range,
   // FAILED_PRECONDITION for a device that is not here, PERMISSION_DENIED for an
   // address beyond this machine without `insecure`, UNAVAILABLE if the address
-  // cannot be listened on, and the errors of restoring a checkpoint.
+  // cannot be listened on, and the errors of restoring a checkpoint. A
+  // follower: also those of `Follower::FindSpec`.
   static absl::StatusOr<std::unique_ptr<Server>> Create(
       const ServerOptions& options);
 
@@ -89,7 +97,7 @@ class Server {
 
   PolicyStore& policies() { return *policies_; }
   InferenceService& inference() { return *inference_; }
-  LearnerThread& learner() { return *learner_; }
+  LearnerThread& learner() { return *learner_; }  // Not of a follower.
   ServerCounters& counters() { return counters_; }
 
  private:
@@ -102,6 +110,14 @@ class Server {
   void CreateServices(const std::string& device);
   absl::Status Listen();
   absl::Status ServeMetrics();
+  PolicyStore::Options StoreOptions() const;
+
+  // The role of a follower (server/server_follower.cc).
+  bool follows() const { return !options_.follow.source.empty(); }
+  absl::Status CreateFollower();
+  void CreateFollowerServices(ServingStatus::Gauges gauges,
+                              const std::string& device);
+  void StartFollowing();
 
   ServerOptions options_;
   ServerMetrics metrics_;
@@ -115,6 +131,10 @@ class Server {
   std::unique_ptr<OipService> oip_;  // Over the episodes of `inference_`.
   std::unique_ptr<TrainingService> training_;
   std::unique_ptr<AdminService> admin_;
+  // Instead of learner, training and administration.
+  std::unique_ptr<Follower> follower_;
+  std::unique_ptr<ServingStatus> follower_status_;
+  std::unique_ptr<FollowerGate> gate_;
 
   absl::Mutex drain_mu_;
   bool drained_ ABSL_GUARDED_BY(drain_mu_) = false;

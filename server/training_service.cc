@@ -39,7 +39,8 @@ TrainingService::TrainingService(LearnerThread& learner,
     : learner_(learner),
       counters_(counters),
       masks_(learner.policies().spec()),
-      streams_(learner, counters, stream_options) {}
+      streams_(learner, counters, stream_options),
+      feed_(learner.policies(), counters) {}
 
 grpc::ServerUnaryReactor* TrainingService::Answer(
     grpc::CallbackServerContext* context, const absl::Status& status) {

@@ -5,6 +5,7 @@
 #include "proto/codec/mask_codec.h"
 #include "server/evaluate_stream.h"
 #include "server/learner_thread.h"
+#include "server/policy_feed.h"
 #include "server/server_counters.h"
 
 namespace esper::server {
@@ -42,7 +43,17 @@ class TrainingService final : public v1::PolicyTraining::CallbackService {
                                       const v1::OptimStepRequest* request,
                                       v1::OptimStepResponse* response) override;
 
+  grpc::ServerWriteReactor<v1::WatchPolicyResponse>* WatchPolicy(
+      grpc::CallbackServerContext* context,
+      const v1::WatchPolicyRequest* request) override {
+    return feed_.Open(context, request);
+  }
+
+  // Ends the streams that would stay open for ever.
+  void Drain() { feed_.Drain(); }
+
   int64_t open_evaluations() const { return streams_.OpenEvaluations(); }
+  int64_t watchers() const { return feed_.watchers(); }
 
  private:
   // Answers a call that needs no learner.
@@ -67,6 +78,7 @@ class TrainingService final : public v1::PolicyTraining::CallbackService {
   ServerCounters& counters_;
   const codec::MaskCodec masks_;
   EvaluateStreams streams_;
+  PolicyFeed feed_;
 };
 
 }  // namespace esper::server

@@ -67,6 +67,41 @@ ObservationScaler::ObservationScaler(const Moments& moments, double epsilon,
   inverse_ = HostVector(inverse);
 }
 
+ObservationScaler::Parts ObservationScaler::parts() const {
+  Parts parts;
+  if (identity()) return parts;
+  const double* mean = mean_.const_data_ptr<double>();
+  const double* inverse = inverse_.const_data_ptr<double>();
+  parts.mean.assign(mean, mean + width());
+  parts.inverse.assign(inverse, inverse + width());
+  parts.clip = clip_;
+  return parts;
+}
+
+absl::StatusOr<ObservationScaler> ObservationScaler::FromParts(
+    const Parts& parts) {
+  const bool identity = parts.mean.empty() && parts.inverse.empty();
+  bool sound = parts.mean.size() == parts.inverse.size() &&
+               std::isfinite(parts.clip) && (parts.clip > 0 || identity);
+  for (double mean : parts.mean) sound = sound && std::isfinite(mean);
+  for (double inverse : parts.inverse) {
+    sound = sound && std::isfinite(inverse) && inverse > 0;
+  }
+  if (!sound) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "The observation scaler must have finite means, positive factors for "
+        "as many features, and a positive limit; got ",
+        parts.mean.size(), " means, ", parts.inverse.size(),
+        " factors and limit ", parts.clip, "."));
+  }
+  ObservationScaler scaler;
+  if (identity) return scaler;
+  scaler.mean_ = HostVector(parts.mean);
+  scaler.inverse_ = HostVector(parts.inverse);
+  scaler.clip_ = parts.clip;
+  return scaler;
+}
+
 at::Tensor ObservationScaler::Apply(const at::Tensor& observations) const {
   if (identity()) return observations;
   if (observations.dim() < 1 || observations.size(-1) != width()) {

@@ -29,6 +29,16 @@ class ObservationScaler {
   // the same device (the input itself if this is the identity).
   at::Tensor Apply(const at::Tensor& observations) const;
 
+  // What an equal scaler elsewhere is made of, to the last bit.
+  struct Parts {
+    std::vector<double> mean;     // [D]; empty: the identity.
+    std::vector<double> inverse;  // [D]; 1 / sqrt(var + epsilon), > 0.
+    double clip = 0;              // > 0, but for the identity.
+  };
+  Parts parts() const;
+  // INVALID_ARGUMENT unless the parts are in their ranges and of one width.
+  static absl::StatusOr<ObservationScaler> FromParts(const Parts& parts);
+
   bool identity() const { return !mean_.defined(); }
   int64_t width() const { return identity() ? 0 : mean_.numel(); }
 

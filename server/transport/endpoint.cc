@@ -20,8 +20,9 @@ constexpr int kHandshakeMilliseconds = 10'000;
 constexpr int kMaxConcurrentStreams = 1024;
 // Clients may ask for a sign of life as often as this.
 constexpr int kMinPingMilliseconds = 5'000;
-// Connections that are silent this long are asked for one.
-constexpr int kKeepaliveMilliseconds = 60'000;
+// Connections that are silent this long are asked for one: clients whose
+// machine has gone are noticed, and their streams freed.
+constexpr int kKeepaliveMilliseconds = 30'000;
 constexpr int kKeepaliveTimeoutMilliseconds = 20'000;
 
 std::shared_ptr<grpc::ServerCredentials> CredentialsFor(
@@ -72,6 +73,7 @@ absl::StatusOr<std::unique_ptr<Endpoint>> Endpoint::Start(
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
                              kKeepaliveTimeoutMilliseconds);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   builder.AddChannelArgument(
       GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
       kMinPingMilliseconds);
@@ -82,6 +84,9 @@ absl::StatusOr<std::unique_ptr<Endpoint>> Endpoint::Start(
   builder.SetMaxReceiveMessageSize(options.max_message_bytes);
   builder.SetMaxSendMessageSize(-1);
   for (grpc::Service* service : services) builder.RegisterService(service);
+  if (options.generic != nullptr) {
+    builder.RegisterCallbackGenericService(options.generic);
+  }
   for (const auto& listener : endpoint->listeners_) {
     endpoint->acceptors_.push_back(
         builder.experimental().AddExternalConnectionAcceptor(

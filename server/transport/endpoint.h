@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "grpcpp/channel.h"
+#include "grpcpp/generic/async_generic_service.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "server/access/access_control.h"
@@ -25,6 +26,8 @@ struct EndpointOptions {
   bool reflection = false;
   bool channelz = false;
   TlsFiles tls;                     // Of TCP listeners.
+  // Answers calls that no service knows; null: nobody does.
+  grpc::CallbackGenericService* generic = nullptr;
   AccessControl* access = nullptr;  // Null: everybody may call everything.
 };
 

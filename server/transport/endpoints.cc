@@ -58,16 +58,19 @@ absl::StatusOr<std::unique_ptr<Endpoints>> Endpoints::Start(
   common.channelz = options.channelz;
   common.tls = options.tls;
   common.access = access;
+  common.generic = services.generic;
 
   std::vector<grpc::Service*> main_services = services.main;
   main_services.push_back(health);
-  if (options.admin_address.empty()) {
-    main_services.push_back(services.admin);
-  } else {
+  std::vector<grpc::Service*> admin_services = {health};
+  if (services.admin != nullptr) {
+    (options.admin_address.empty() ? main_services : admin_services)
+        .push_back(services.admin);
+  }
+  if (!options.admin_address.empty()) {
     EndpointOptions admin = common;
     admin.addresses = {options.admin_address};
-    auto started =
-        Endpoint::Start(admin, {services.admin, health}, &endpoints->limit_);
+    auto started = Endpoint::Start(admin, admin_services, &endpoints->limit_);
     if (!started.ok()) return started.status();
     endpoints->admin_ = *std::move(started);
   }

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "grpcpp/channel.h"
+#include "grpcpp/generic/async_generic_service.h"
 #include "grpcpp/impl/codegen/service_type.h"
 #include "server/access/access_control.h"
 #include "server/transport/connection_limit.h"
@@ -22,7 +23,9 @@ namespace esper::server {
 // What is served.
 struct ServedServices {
   std::vector<grpc::Service*> main;  // Everywhere but on the special addresses.
-  grpc::Service* admin = nullptr;
+  grpc::Service* admin = nullptr;    // Null: none.
+  // Answers what none of the others knows; null: nobody does.
+  grpc::CallbackGenericService* generic = nullptr;
   std::vector<std::string> names;  // Of all of them, for health.
   // Whether new work is taken: asks the part that takes it.
   std::function<bool()> ready;

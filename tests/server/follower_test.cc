@@ -241,7 +241,8 @@ TEST_F(FollowerTest, RefusesWhatNeedsALearnerAndSaysWhereToGo) {
   grpc::GenericStub stub(follower->InProcessChannel());
   const auto call = [&](const std::string& method) {
     grpc::ClientContext context;
-    const grpc::ByteBuffer request;
+    const grpc::Slice empty;
+    const grpc::ByteBuffer request(&empty, 1);
     grpc::ByteBuffer response;
     std::promise<grpc::Status> done;
     stub.UnaryCall(&context, method, {}, &request, &response,

@@ -44,12 +44,7 @@ absl::Status SystemError(const std::string& what, const fs::path& path) {
 }
 
 absl::Status CheckName(const std::string& name) {
-  const bool good =
-      !name.empty() && name.size() <= kMaxNameLength && name[0] != '.' &&
-      std::all_of(name.begin(), name.end(), [](unsigned char c) {
-        return std::isalnum(c) || c == '.' || c == '_' || c == '-';
-      });
-  if (good) return absl::OkStatus();
+  if (CheckpointStore::IsName(name)) return absl::OkStatus();
   return Refuse("MALFORMED_REQUEST", "name",
                 "A checkpoint name is 1 to 64 letters, digits, '.', '_' and "
                 "'-', and does not start with a dot.",
@@ -90,6 +85,7 @@ json ToManifest(const Checkpoint& checkpoint) {
           {"optimizer_steps", info.optimizer_steps},
           {"spec_digest", info.spec_digest},
           {"lease_token", info.lease_token},
+          {"weights_digest", info.weights_digest},
           {"saved_at_nanos", info.saved_at_nanos},
           {"automatic", info.automatic},
           {"files", files}};
@@ -115,6 +111,10 @@ absl::StatusOr<json> ReadManifest(const fs::path& folder) {
       !manifest["automatic"].is_boolean() || !manifest["files"].is_object()) {
     return Corrupt(kManifest, "lacks spec_digest, automatic or files");
   }
+  if (manifest.contains("weights_digest") &&
+      !manifest["weights_digest"].is_string()) {
+    return Corrupt(kManifest, "has a weights_digest that is no text");
+  }
   for (const auto& [file, entry] : manifest["files"].items()) {
     if (!CheckName(file).ok() || !entry.is_object() ||
         !entry["size"].is_number_unsigned() || !entry["sha256"].is_string()) {
@@ -133,6 +133,7 @@ CheckpointInfo InfoOf(const std::string& name, const json& manifest) {
   info.lease_token = manifest["lease_token"];
   info.saved_at_nanos = manifest["saved_at_nanos"];
   info.automatic = manifest["automatic"];
+  info.weights_digest = manifest.value("weights_digest", "");
   for (const auto& [file, entry] : manifest["files"].items()) {
     info.size_bytes += entry["size"].get<int64_t>();
   }
@@ -196,9 +197,9 @@ void CheckpointStore::RemoveOldAutomatic() {
                                    return !info.automatic;
                                  }),
                   automatic.end());
-  std::error_code ignored;  // What cannot be removed now is tried again later.
   for (size_t i = 0; i + keep_automatic_ < automatic.size(); ++i) {
-    fs::remove_all(fs::path(root_) / automatic[i].name, ignored);
+    // What cannot be removed now is tried again later.
+    Remove(automatic[i].name).IgnoreError();
   }
 }
 
@@ -221,7 +222,7 @@ absl::StatusOr<Checkpoint> CheckpointStore::Load(
   if (!fs::is_directory(folder, error)) {
     return Refuse("UNKNOWN_CHECKPOINT", "name",
                   absl::StrCat("There is no checkpoint ", chosen, "."),
-                  "GetStatus lists those that there are.");
+                  "ListCheckpoints tells which there are.");
   }
   auto manifest = ReadManifest(folder);
   if (!manifest.ok()) return manifest.status();
@@ -240,6 +241,34 @@ absl::StatusOr<Checkpoint> CheckpointStore::Load(
     checkpoint.files[file] = *std::move(bytes);
   }
   return checkpoint;
+}
+
+absl::Status CheckpointStore::Remove(const std::string& name) {
+  if (absl::Status status = CheckConfigured(); !status.ok()) return status;
+  if (absl::Status status = CheckName(name); !status.ok()) return status;
+  const fs::path folder = fs::path(root_) / name;
+  std::error_code error;
+  if (!fs::is_directory(folder, error)) {
+    return Refuse("UNKNOWN_CHECKPOINT", "name",
+                  absl::StrCat("There is no checkpoint ", name, "."),
+                  "ListCheckpoints tells which there are.");
+  }
+  // Out of sight in one step, so that no half of it is ever found.
+  const fs::path aside = fs::path(root_) / absl::StrCat(".", name, ".tmp");
+  fs::remove_all(aside, error);
+  if (rename(folder.c_str(), aside.c_str()) != 0) {
+    return SystemError("cannot remove", folder);
+  }
+  const absl::Status status = FlushFolder(root_);
+  fs::remove_all(aside, error);
+  return status;
+}
+
+bool CheckpointStore::IsName(const std::string& name) {
+  return !name.empty() && name.size() <= kMaxNameLength && name[0] != '.' &&
+         std::all_of(name.begin(), name.end(), [](unsigned char c) {
+           return std::isalnum(c) || c == '.' || c == '_' || c == '-';
+         });
 }
 
 std::vector<CheckpointInfo> CheckpointStore::List() const {

@@ -17,7 +17,9 @@ struct CheckpointInfo {
   int64_t policy_version = 0;
   int64_t optimizer_steps = 0;
   std::string spec_digest;
-  int64_t lease_token = 0;     // Highest learner token given when it was made.
+  int64_t lease_token = 0;  // Highest learner token given when it was made.
+  // SHA-256 of the published weights, hex; empty in older checkpoints.
+  std::string weights_digest;
   int64_t saved_at_nanos = 0;  // Unix time.
   int64_t size_bytes = 0;      // Of all files.
   // The name was not chosen by a caller: removed when newer ones of its kind
@@ -59,6 +61,13 @@ class CheckpointStore {
   // What is there, oldest first. Folders without a readable manifest are left
   // out.
   std::vector<CheckpointInfo> List() const;
+
+  // Removes a checkpoint, whole or not at all. NOT_FOUND (UNKNOWN_CHECKPOINT);
+  // INTERNAL with the system's words.
+  absl::Status Remove(const std::string& name);
+
+  // Whether `Save` takes the name.
+  static bool IsName(const std::string& name);
 
  private:
   absl::Status CheckConfigured() const;

@@ -17,8 +17,8 @@ absl::Status StaleLease(const std::string& message) {
 }  // namespace
 
 LearnerLease::LearnerLease(const Options& options,
-                           std::function<absl::Time()> now)
-    : options_(options), now_(std::move(now)) {}
+                           std::function<absl::Time()> now, NumberLog* tokens)
+    : options_(options), now_(std::move(now)), tokens_(tokens) {}
 
 absl::StatusOr<LearnerLease::Grant> LearnerLease::Acquire(
     const std::string& holder) {
@@ -34,12 +34,20 @@ absl::StatusOr<LearnerLease::Grant> LearnerLease::Acquire(
         absl::FormatDuration(absl::Floor(expiry_ - now, absl::Seconds(1))),
         "."));
   }
+  if (tokens_ != nullptr) {
+    const auto token = tokens_->Take(token_);
+    if (!token.ok()) return token.status();
+    token_ = *token;
+  } else {
+    ++token_;
+  }
+  const bool taken_over = holder != last_holder_;
   holder_ = holder;
-  ++token_;
+  last_holder_ = holder;
   expiry_ = now + options_.duration;
   last_sequence_ = 0;
   last_answer_.clear();
-  return Grant{token_, options_.duration};
+  return Grant{token_, options_.duration, taken_over};
 }
 
 absl::Status LearnerLease::CheckToken(int64_t token) const {
@@ -111,6 +119,7 @@ int64_t LearnerLease::Token() const {
 void LearnerLease::End(int64_t at_least) {
   absl::MutexLock lock(&mu_);
   holder_.clear();
+  last_holder_.clear();
   expiry_ = absl::InfinitePast();
   token_ = std::max(token_, at_least);
 }

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/number_log.h"
 
 namespace esper::server {
 
@@ -33,14 +34,20 @@ class LearnerLease {
   struct Grant {
     int64_t token = 0;
     absl::Duration duration;
+    // Its last holder was another one, or there was none since the start or
+    // since `End`.
+    bool taken_over = false;
   };
 
-  // `now` is the clock; it must not go back.
-  LearnerLease(const Options& options, std::function<absl::Time()> now);
+  // `now` is the clock; it must not go back. `tokens` gives out the tokens and
+  // must outlive this; null: they are unique in this object alone.
+  LearnerLease(const Options& options, std::function<absl::Time()> now,
+               NumberLog* tokens = nullptr);
 
   // A new token for `holder`, at once if the lease is free, expired or its
   // own. ABORTED with reason STALE_LEASE while another holder's is alive;
-  // INVALID_ARGUMENT if the name is empty.
+  // INVALID_ARGUMENT if the name is empty; INTERNAL if the token cannot be
+  // kept.
   absl::StatusOr<Grant> Acquire(const std::string& holder)
       ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -80,9 +87,11 @@ class LearnerLease {
 
   const Options options_;
   const std::function<absl::Time()> now_;
+  NumberLog* const tokens_;
 
   mutable absl::Mutex mu_;
-  std::string holder_ ABSL_GUARDED_BY(mu_);  // Empty: released.
+  std::string holder_ ABSL_GUARDED_BY(mu_);       // Empty: released.
+  std::string last_holder_ ABSL_GUARDED_BY(mu_);  // Stays when it is released.
   int64_t token_ ABSL_GUARDED_BY(mu_) = 0;
   absl::Time expiry_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
   int64_t last_sequence_ ABSL_GUARDED_BY(mu_) = 0;

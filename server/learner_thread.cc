@@ -7,11 +7,12 @@
 namespace esper::server {
 
 LearnerThread::LearnerThread(std::unique_ptr<ppo::Learner> learner,
-                             PolicyStore& policies, VersionLog& versions,
-                             const Options& options, Clock clock)
+                             PolicyStore& policies, PolicyVersions& versions,
+                             NumberLog& tokens, const Options& options,
+                             Clock clock)
     : policies_(policies),
       versions_(versions),
-      lease_(options.lease, std::move(clock)),
+      lease_(options.lease, std::move(clock), &tokens),
       learner_(std::move(learner)),
       executor_(options.max_queued) {
   Run([](ppo::Learner&) { return absl::OkStatus(); },
@@ -69,19 +70,15 @@ void LearnerThread::RunCleanup(std::function<void()> work) {
 }
 
 absl::Status LearnerThread::Publish(ppo::Learner& learner) {
-  const auto version = versions_.Take(learner.policy_version());
-  if (!version.ok()) return version.status();
-  learner.Publish(*version);
-  return PublishCurrent(learner);
+  return versions_.Publish(learner);
 }
 
-absl::Status LearnerThread::PublishCurrent(ppo::Learner& learner) {
-  return policies_.Publish(*learner.published());
-}
-
-void LearnerThread::NoteRatioCheck(double max) {
+void LearnerThread::NotePass(const ppo::ForwardBackwardReport& report) {
   absl::MutexLock lock(&mu_);
-  status_.ratio_check_max = max;
+  if (report.ratio_check_max) status_.ratio_check_max = *report.ratio_check_max;
+  if (report.ratio_alarm) ++status_.ratio_alarms;
+  const auto lag = report.metrics.find("version_lag");
+  if (lag != report.metrics.end()) status_.version_lag = lag->second;
 }
 
 LearnerStatus LearnerThread::Status() const {

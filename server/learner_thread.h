@@ -15,9 +15,10 @@
 #include "google/protobuf/message_lite.h"
 #include "server/clock.h"
 #include "server/learner_lease.h"
+#include "server/number_log.h"
 #include "server/policy_store.h"
+#include "server/policy_versions.h"
 #include "server/training_executor.h"
-#include "server/version_log.h"
 
 namespace esper::server {
 
@@ -28,6 +29,10 @@ struct LearnerStatus {
   int64_t transitions_trained = 0;
   // Largest ratio check of the last pass that made one; negative before.
   double ratio_check_max = -1;
+  int64_t ratio_alarms = 0;  // Passes whose ratio check was above the limit.
+  // Versions that the steps of the last pass were behind, on average; negative
+  // before.
+  double version_lag = -1;
   int64_t unpublished_steps = 0;
 };
 
@@ -44,10 +49,11 @@ class LearnerThread {
   using Work = std::function<absl::Status(ppo::Learner&)>;
   using Done = std::function<void(const absl::Status&)>;
 
-  // `policies` and `versions` must outlive this; `policies` holds the learner's
-  // published version already.
+  // All references must outlive this; `policies` holds the learner's published
+  // version already. `tokens` gives out the tokens of the lease.
   LearnerThread(std::unique_ptr<ppo::Learner> learner, PolicyStore& policies,
-                VersionLog& versions, const Options& options, Clock clock);
+                PolicyVersions& versions, NumberLog& tokens,
+                const Options& options, Clock clock);
 
   // Runs `work` on the learner's thread, then `done` with its status; what it
   // throws becomes a status. `done` is called exactly once, at once with
@@ -72,14 +78,12 @@ class LearnerThread {
   // On the learner's thread only: makes a version of the learner's weights,
   // under a number that was never given out, and lets it act.
   absl::Status Publish(ppo::Learner& learner);
-  // On the learner's thread only: makes the learner's published snapshot the
-  // version that acts.
-  absl::Status PublishCurrent(ppo::Learner& learner);
-  // On the learner's thread only: notes the ratio check of a pass.
-  void NoteRatioCheck(double max);
+  // On the learner's thread only: notes what a pass found.
+  void NotePass(const ppo::ForwardBackwardReport& report);
 
   LearnerLease& lease() { return lease_; }
   PolicyStore& policies() { return policies_; }
+  PolicyVersions& versions() { return versions_; }
   LearnerStatus Status() const ABSL_LOCKS_EXCLUDED(mu_);
 
   // Refuses new work and returns when what was accepted is done.
@@ -90,7 +94,7 @@ class LearnerThread {
   absl::Status Execute(const Work& work) ABSL_LOCKS_EXCLUDED(mu_);
 
   PolicyStore& policies_;
-  VersionLog& versions_;
+  PolicyVersions& versions_;
   LearnerLease lease_;
   std::unique_ptr<ppo::Learner> learner_;  // Touched by `executor_` only.
 

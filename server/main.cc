@@ -56,6 +56,14 @@ ABSL_FLAG(std::string, follow, "",
 ABSL_FLAG(absl::Duration, follow_timeout, absl::Seconds(10),
           "How long a follower that was given no --policy_spec waits at its "
           "start for the server it follows.");
+ABSL_FLAG(int, keep_checkpoints, 5,
+          "Checkpoints that nobody named: how many of the newest are kept.");
+ABSL_FLAG(int, keep_versions, 4,
+          "Newest policy versions that can be rolled back to; each takes three "
+          "times the memory of the policy. Labelled ones are kept besides.");
+ABSL_FLAG(absl::Duration, learner_lease, absl::Minutes(1),
+          "Time after which another may take the learner lease of a holder "
+          "that is silent.");
 ABSL_FLAG(std::string, port_file, "",
           "File that gets the port number once the server listens.");
 ABSL_FLAG(std::string, metrics_address, "",
@@ -156,6 +164,9 @@ absl::StatusOr<ServerOptions> OptionsFromFlags() {
   options.device = absl::GetFlag(FLAGS_device);
   options.checkpoint_dir = absl::GetFlag(FLAGS_checkpoint_dir);
   options.restore = absl::GetFlag(FLAGS_restore);
+  options.keep_checkpoints = absl::GetFlag(FLAGS_keep_checkpoints);
+  options.keep_versions = absl::GetFlag(FLAGS_keep_versions);
+  options.learner_thread.lease.duration = absl::GetFlag(FLAGS_learner_lease);
   options.metrics_address = absl::GetFlag(FLAGS_metrics_address);
   options.inference.workers = absl::GetFlag(FLAGS_workers);
   const auto precision =

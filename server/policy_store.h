@@ -77,6 +77,7 @@ class PolicyStore {
 
   const policy::PolicySpec& spec() const { return spec_; }
   const std::string& spec_digest() const { return spec_digest_; }
+  policy::InferencePrecision precision() const { return options_.precision; }
   // Version of `Current`, 0 before the first.
   int64_t version() const ABSL_LOCKS_EXCLUDED(mu_);
 

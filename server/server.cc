@@ -49,11 +49,16 @@ absl::Status CheckOptions(const ServerOptions& options) {
                    1 << 16),
         CheckRange("max_stream_requests", inference.max_stream_requests, 1,
                    1 << 16),
-        CheckRange("max_batch_rows", inference.max_batch_rows, 1, 1 << 16)}) {
+        CheckRange("max_batch_rows", inference.max_batch_rows, 1, 1 << 16),
+        CheckRange("keep_checkpoints", options.keep_checkpoints, 1, 1 << 20),
+        CheckRange("keep_versions", options.keep_versions, 2, 1024)}) {
     if (!status.ok()) return status;
   }
   if (inference.episode_lease <= absl::ZeroDuration()) {
     return absl::InvalidArgumentError("episode_lease must be positive.");
+  }
+  if (options.learner_thread.lease.duration < absl::Milliseconds(100)) {
+    return absl::InvalidArgumentError("learner_lease must be at least 100ms.");
   }
   if (options.spec.has_value()) {
     const absl::Status valid = options.spec->Validate();
@@ -66,8 +71,8 @@ absl::Status CheckOptions(const ServerOptions& options) {
 
 Server::Server(const ServerOptions& options)
     : options_(options),
-      checkpoints_(options.checkpoint_dir),
-      versions_(options.checkpoint_dir) {}
+      checkpoints_(options.checkpoint_dir, options.keep_checkpoints),
+      lease_tokens_(options.checkpoint_dir, "highest_lease_token") {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(
     const ServerOptions& options) {
@@ -116,16 +121,17 @@ absl::Status Server::CreateLearner() {
       options_.spec.value_or(policy::PolicySpec::NetworkGrowing()),
       StoreOptions());
   const policy::PolicySpec& spec = policies_->spec();
-  if (absl::Status status = versions_.Open(); !status.ok()) return status;
+  PolicyVersions::Options versions;
+  versions.folder = options_.checkpoint_dir;
+  versions.keep = options_.keep_versions;
+  versions_ = std::make_unique<PolicyVersions>(versions, *policies_);
+  for (const absl::Status& status : {versions_->Open(), lease_tokens_.Open()}) {
+    if (!status.ok()) return status;
+  }
+  const bool restored = !options_.restore.empty();
   absl::StatusOr<std::unique_ptr<ppo::Learner>> learner;
   int64_t lease_token = 0;
-  if (options_.restore.empty()) {
-    learner = ppo::Learner::Create(spec, options_.learner, options_.init_seed);
-    const auto first = versions_.Take(/*current=*/0);
-    if (!first.ok()) return first.status();
-    // Others have published before, in this checkpoint folder.
-    if (learner.ok() && *first > 1) (*learner)->Publish(*first);
-  } else {
+  if (restored) {
     const auto checkpoint = checkpoints_.Load(options_.restore);
     if (!checkpoint.ok()) return checkpoint.status();
     const auto state = FromCheckpoint(*checkpoint);
@@ -133,13 +139,15 @@ absl::Status Server::CreateLearner() {
     lease_token = checkpoint->info.lease_token;
     learner = ppo::Learner::CreateFromState(spec, options_.learner, *state);
     spdlog::info("restored checkpoint {}", checkpoint->info.name);
+  } else {
+    learner = ppo::Learner::Create(spec, options_.learner, options_.init_seed);
   }
   if (!learner.ok()) return learner.status();
-  const absl::Status published = policies_->Publish(*(*learner)->published());
-  if (!published.ok()) return published;
-  learner_ = std::make_unique<LearnerThread>(*std::move(learner), *policies_,
-                                             versions_, options_.learner_thread,
-                                             options_.clock);
+  absl::Status started = versions_->Start(**learner, restored);
+  if (!started.ok()) return started;
+  learner_ = std::make_unique<LearnerThread>(
+      *std::move(learner), *policies_, *versions_, lease_tokens_,
+      options_.learner_thread, options_.clock);
   learner_->lease().End(lease_token);
   spdlog::info("policy version {} of specification {}", policies_->version(),
                policies_->spec_digest());

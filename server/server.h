@@ -26,14 +26,15 @@
 #include "server/inference_service.h"
 #include "server/learner_thread.h"
 #include "server/metrics/server_metrics.h"
+#include "server/number_log.h"
 #include "server/oip_service.h"
 #include "server/policy_store.h"
+#include "server/policy_versions.h"
 #include "server/server_counters.h"
 #include "server/serving_status.h"
 #include "server/training_service.h"
 #include "server/transport/endpoints.h"
 #include "server/transport/listen_options.h"
-#include "server/version_log.h"
 
 namespace esper::server {
 
@@ -44,6 +45,8 @@ struct ServerOptions : ListenOptions {
   uint64_t init_seed = 0;      // Initial weights.
   std::string checkpoint_dir;  // Empty: checkpoints are refused.
   std::string restore;         // Name, or "latest"; empty: fresh weights.
+  int keep_checkpoints = 5;    // Newest of those that no caller named, >= 1.
+  int keep_versions = 4;       // Newest to roll back to, [2, 1024].
   InferenceOptions inference;
   ppo::LearnerConfig learner;
   LearnerThread::Options learner_thread;
@@ -124,8 +127,9 @@ class Server {
   std::unique_ptr<AccessControl> access_;  // Null: callers are not told apart.
   ServerCounters counters_;
   CheckpointStore checkpoints_;
-  VersionLog versions_;
+  NumberLog lease_tokens_;
   std::unique_ptr<PolicyStore> policies_;
+  std::unique_ptr<PolicyVersions> versions_;
   std::unique_ptr<LearnerThread> learner_;
   std::unique_ptr<InferenceService> inference_;
   std::unique_ptr<OipService> oip_;  // Over the episodes of `inference_`.

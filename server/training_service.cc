@@ -93,9 +93,16 @@ grpc::ServerUnaryReactor* TrainingService::AcquireLearner(
   return AnswerAfter(context, [this, request, response](ppo::Learner& learner) {
     auto grant = learner_.lease().Acquire(request->holder());
     if (!grant.ok()) return grant.status();
-    learner.ClearGradients();
-    spdlog::info("learner lease {} taken by {}", grant->token,
-                 request->holder());
+    if (!request->resume()) {
+      learner.ClearGradients();
+      if (grant->taken_over) {
+        response->set_dropped_steps(learner.DropUnpublished());
+      }
+    }
+    response->set_unpublished_steps(learner.unpublished_steps());
+    response->set_has_gradient(learner.has_gradient());
+    spdlog::info("learner lease {} taken by {}, {} unpublished steps dropped",
+                 grant->token, request->holder(), response->dropped_steps());
     learner_.policies().FillHeader(response->mutable_header());
     response->set_lease_token(grant->token);
     codec::SetDuration(grant->duration, response->mutable_lease());
@@ -158,14 +165,12 @@ absl::Status TrainingService::DoForwardBackward(
   if (!trajectories.ok()) return trajectories.status();
   auto report = learner.ForwardBackward(*trajectories, *options);
   if (!report.ok()) return report.status();
-  if (report->ratio_check_max) {
-    learner_.NoteRatioCheck(*report->ratio_check_max);
-    if (report->ratio_alarm) {
-      spdlog::warn(
-          "ratio check {:.3g} is above the alarm limit: acting and training "
-          "disagree",
-          *report->ratio_check_max);
-    }
+  learner_.NotePass(*report);
+  if (report->ratio_alarm) {
+    spdlog::warn(
+        "ratio check {:.3g} is above the alarm limit: acting and training "
+        "disagree",
+        *report->ratio_check_max);
   }
   EncodeReport(*report, *options, response);
   learner_.policies().FillHeader(response->mutable_header());

@@ -88,6 +88,18 @@ std::shared_ptr<const PolicySnapshot> Learner::Publish(int64_t version) {
   return snapshot;
 }
 
+void Learner::StartHistory(int64_t version) {
+  core_->StartHistory(version);
+  absl::MutexLock lock(&mu_);
+  published_ = core_->snapshot;
+}
+
+int64_t Learner::DropUnpublished() {
+  const int64_t steps = core_->counters.steps_since_publish;
+  core_->RollBackUpdate();
+  return steps;
+}
+
 std::shared_ptr<const PolicySnapshot> Learner::published() const {
   absl::MutexLock lock(&mu_);
   return published_;

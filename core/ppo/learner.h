@@ -160,6 +160,15 @@ class Learner {
   // The same under a number of the caller's, above all before it.
   std::shared_ptr<const PolicySnapshot> Publish(int64_t version);
   std::shared_ptr<const PolicySnapshot> published() const;
+  // Gives the published version another number and makes it the first of this
+  // learner's history: steps recorded under any other are refused. For weights
+  // that are new where numbers were given out before.
+  void StartHistory(int64_t version);
+
+  // Goes back to the published version as it was when it was published:
+  // weights, optimiser, statistics, counters. Drops what is accumulated.
+  // Returns how many optimiser steps were dropped.
+  int64_t DropUnpublished();
 
   // Evaluates recorded actions under the training weights. With `keep_graph`
   // the result can take cotangents once. Validates as ForwardBackward does.

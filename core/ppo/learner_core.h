@@ -76,6 +76,10 @@ class LearnerCore {
   double AccumulateGradients(OpenEvaluation& evaluation,
                              const Cotangents& cotangents);
   void ClearGradients();
+  void StartHistory(int64_t version);
+  // Back to the last publish, apart from what counts failures; true if there
+  // was anything to take back. Gradients are dropped.
+  bool RollBackUpdate();
 
   LearnerState Save() const;
   // Fills a learner fresh from its constructor.
@@ -129,9 +133,6 @@ class LearnerCore {
   // What the network is evaluated with: the published floors.
   policy::EvaluationOptions Evaluating() const;
   void BeginUpdate();
-  // Back to the last publish, apart from what counts failures; true if there
-  // was anything to take back. Gradients are dropped.
-  bool RollBackUpdate();
   // sigma, or 1 without value normalisation.
   double SigmaOf(const ValueNormalizer& values) const;
   // Multiplies the last layers of V and Q.

@@ -127,6 +127,13 @@ std::shared_ptr<const PolicySnapshot> LearnerCore::Publish(int64_t version) {
   return snapshot;
 }
 
+void LearnerCore::StartHistory(int64_t version) {
+  value_units = {{version, value_units.at(counters.version)}};
+  counters.version = version;
+  start.counters.version = version;
+  MakeSnapshot(snapshot->weights);
+}
+
 void LearnerCore::BeginUpdate() {
   start = {adam.slots(), adam.options().learning_rate, statistics, counters};
 }

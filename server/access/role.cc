@@ -39,9 +39,13 @@ std::vector<MethodAccess> MakeTable() {
       Role::kTraining);
 
   add("esper.v1.PolicyAdmin", {"GetStatus"}, Roles::All());
-  add("esper.v1.PolicyAdmin", {"SaveCheckpoint"},
+  add("esper.v1.PolicyAdmin",
+      {"SaveCheckpoint", "ListCheckpoints", "VerifyCheckpoint", "ListVersions"},
       Role::kTraining | Role::kAdmin);
-  add("esper.v1.PolicyAdmin", {"RestoreCheckpoint"}, Role::kAdmin);
+  add("esper.v1.PolicyAdmin",
+      {"RestoreCheckpoint", "SetLabel", "Rollback", "ExportPolicy",
+       "ImportPolicy"},
+      Role::kAdmin);
 
   add("inference.GRPCInferenceService",
       {"ServerLive", "ServerReady", "ModelReady", "ServerMetadata",

@@ -43,6 +43,19 @@ TEST_F(LearnerLeaseTest, AnotherHolderWaitsUntilItExpires) {
               Refused(absl::StatusCode::kAborted, "STALE_LEASE"));
 }
 
+TEST_F(LearnerLeaseTest, TellsWhetherTheHolderIsAnotherOne) {
+  EXPECT_TRUE(lease_.Acquire("a")->taken_over);  // Nobody was before.
+  EXPECT_FALSE(lease_.Acquire("a")->taken_over);
+  now_ += absl::Minutes(2);
+  EXPECT_FALSE(lease_.Acquire("a")->taken_over);
+  ASSERT_OK(lease_.Release(lease_.Token()));
+  EXPECT_FALSE(lease_.Acquire("a")->taken_over);
+  now_ += absl::Minutes(2);
+  EXPECT_TRUE(lease_.Acquire("b")->taken_over);
+  lease_.End(0);
+  EXPECT_TRUE(lease_.Acquire("b")->taken_over);
+}
+
 TEST_F(LearnerLeaseTest, ReleaseFreesItAtOnce) {
   const int64_t first = Acquire("a");
   EXPECT_OK(lease_.Release(first));

@@ -1,5 +1,5 @@
-#ifndef ESPER_SERVER_VERSION_LOG_H_
-#define ESPER_SERVER_VERSION_LOG_H_
+#ifndef ESPER_SERVER_NUMBER_LOG_H_
+#define ESPER_SERVER_NUMBER_LOG_H_
 
 #include <cstdint>
 #include <string>
@@ -11,18 +11,19 @@
 
 namespace esper::server {
 
-// Gives out numbers of policy versions, each once: whoever recorded a step
-// under a version may rely on which weights that were, even if the server was
-// killed before its next checkpoint, or went back to an old one. The highest
-// number is kept in the file `highest_version` of the checkpoint folder, on the
-// disk before the number is used.
+// Gives out numbers, each once, even if the server is killed before its next
+// checkpoint, or goes back to an old one: the highest is kept in a file of the
+// checkpoint folder, on the disk before the number is used. There are two kinds
+// of them. Policy versions: whoever recorded a step under one may rely on which
+// weights that were. Tokens of the learner lease: a holder from before the kill
+// can never write in the name of one that came after it.
 //
 // Thread safety: any thread may call any method.
-class VersionLog {
+class NumberLog {
  public:
   // `folder` is created when the first number is taken. Empty: numbers are
-  // unique for this process alone.
-  explicit VersionLog(std::string folder);
+  // unique for this process alone. `file` is a plain name.
+  NumberLog(std::string folder, std::string file);
 
   // Reads what earlier processes gave out. DATA_LOSS (CORRUPT_CHECKPOINT) if
   // the file holds no number.
@@ -37,9 +38,10 @@ class VersionLog {
 
  private:
   const std::string folder_;
+  const std::string file_;
   mutable absl::Mutex mu_;
   int64_t highest_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace esper::server
-#endif  // ESPER_SERVER_VERSION_LOG_H_
+#endif  // ESPER_SERVER_NUMBER_LOG_H_

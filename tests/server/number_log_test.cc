@@ -1,4 +1,4 @@
-#include "server/version_log.h"
+#include "server/number_log.h"
 
 #include <filesystem>
 #include <fstream>
@@ -12,15 +12,15 @@ namespace {
 namespace fs = std::filesystem;
 using ::esper::testing::Refused;
 
-class VersionLogTest : public ::testing::Test {
+class NumberLogTest : public ::testing::Test {
  protected:
-  VersionLogTest() { fs::remove_all(folder_); }
+  NumberLogTest() { fs::remove_all(folder_); }
 
   const fs::path folder_ = fs::path(::testing::TempDir()) / "versions";
 };
 
-TEST_F(VersionLogTest, GivesEachNumberOnceWhereverTheLearnerStands) {
-  VersionLog log(folder_.string());
+TEST_F(NumberLogTest, GivesEachNumberOnceWhereverTheLearnerStands) {
+  NumberLog log(folder_.string(), "highest_version");
   ASSERT_OK(log.Open());
   EXPECT_EQ(log.highest(), 0);
   EXPECT_EQ(log.Take(0).value(), 1);
@@ -30,29 +30,29 @@ TEST_F(VersionLogTest, GivesEachNumberOnceWhereverTheLearnerStands) {
   EXPECT_EQ(log.highest(), 10);
 }
 
-TEST_F(VersionLogTest, AnotherProcessGoesOnAboveWhatThisOneGave) {
-  VersionLog killed(folder_.string());
+TEST_F(NumberLogTest, AnotherProcessGoesOnAboveWhatThisOneGave) {
+  NumberLog killed(folder_.string(), "highest_version");
   ASSERT_OK(killed.Take(41));
-  VersionLog next(folder_.string());
+  NumberLog next(folder_.string(), "highest_version");
   ASSERT_OK(next.Open());
   EXPECT_EQ(next.Take(5).value(), 43);
   // Nothing is left beside the one file.
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1);
 }
 
-TEST_F(VersionLogTest, AFileWithoutANumberIsRefused) {
+TEST_F(NumberLogTest, AFileWithoutANumberIsRefused) {
   fs::create_directories(folder_);
   for (const char* text : {"", "many", "0", "-3", "12 13"}) {
     std::ofstream(folder_ / "highest_version") << text;
-    VersionLog log(folder_.string());
+    NumberLog log(folder_.string(), "highest_version");
     EXPECT_THAT(log.Open(),
                 Refused(absl::StatusCode::kDataLoss, "CORRUPT_CHECKPOINT"))
         << text;
   }
 }
 
-TEST_F(VersionLogTest, ANumberThatCannotBeKeptIsNotGiven) {
-  VersionLog log(folder_.string());
+TEST_F(NumberLogTest, ANumberThatCannotBeKeptIsNotGiven) {
+  NumberLog log(folder_.string(), "highest_version");
   ASSERT_OK(log.Take(0));
   fs::remove_all(folder_);
   std::ofstream(folder_.string()) << "a file where the folder was";
@@ -65,8 +65,8 @@ TEST_F(VersionLogTest, ANumberThatCannotBeKeptIsNotGiven) {
   EXPECT_EQ(log.Take(1).value(), 2);
 }
 
-TEST_F(VersionLogTest, WithoutAFolderNumbersAreThoseOfThisProcess) {
-  VersionLog log("");
+TEST_F(NumberLogTest, WithoutAFolderNumbersAreThoseOfThisProcess) {
+  NumberLog log("", "highest_version");
   ASSERT_OK(log.Open());
   EXPECT_EQ(log.Take(0).value(), 1);
   EXPECT_EQ(log.Take(0).value(), 2);

@@ -1,4 +1,4 @@
-#include "server/version_log.h"
+#include "server/number_log.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -16,15 +16,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kFile[] = "highest_version";
-
 }  // namespace
 
-VersionLog::VersionLog(std::string folder) : folder_(std::move(folder)) {}
+NumberLog::NumberLog(std::string folder, std::string file)
+    : folder_(std::move(folder)), file_(std::move(file)) {}
 
-absl::Status VersionLog::Open() {
+absl::Status NumberLog::Open() {
   if (folder_.empty()) return absl::OkStatus();
-  const fs::path path = fs::path(folder_) / kFile;
+  const fs::path path = fs::path(folder_) / file_;
   std::error_code error;
   if (!fs::exists(path, error) && !error) return absl::OkStatus();
   std::ifstream file(path);
@@ -32,16 +31,16 @@ absl::Status VersionLog::Open() {
                          std::istreambuf_iterator<char>());
   int64_t highest = 0;
   if (!absl::SimpleAtoi(text, &highest) || highest < 1) {
-    return Refuse("CORRUPT_CHECKPOINT", kFile,
-                  absl::StrCat(path.string(), " holds no version number."),
-                  "Write the highest version that was ever published into it.");
+    return Refuse("CORRUPT_CHECKPOINT", file_,
+                  absl::StrCat(path.string(), " holds no number."),
+                  "Write the highest number that was ever given out into it.");
   }
   absl::MutexLock lock(&mu_);
   highest_ = highest;
   return absl::OkStatus();
 }
 
-absl::StatusOr<int64_t> VersionLog::Take(int64_t current) {
+absl::StatusOr<int64_t> NumberLog::Take(int64_t current) {
   absl::MutexLock lock(&mu_);
   const int64_t next = std::max(current, highest_) + 1;
   if (!folder_.empty()) {
@@ -51,7 +50,7 @@ absl::StatusOr<int64_t> VersionLog::Take(int64_t current) {
       return absl::InternalError(
           absl::StrCat("Cannot create ", folder_, ": ", error.message(), "."));
     }
-    const absl::Status kept = ReplaceFile((fs::path(folder_) / kFile).string(),
+    const absl::Status kept = ReplaceFile((fs::path(folder_) / file_).string(),
                                           absl::StrCat(next, "\n"));
     if (!kept.ok()) return kept;
   }
@@ -59,7 +58,7 @@ absl::StatusOr<int64_t> VersionLog::Take(int64_t current) {
   return next;
 }
 
-int64_t VersionLog::highest() const {
+int64_t NumberLog::highest() const {
   absl::MutexLock lock(&mu_);
   return highest_;
 }

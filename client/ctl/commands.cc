@@ -1,10 +1,15 @@
 #include "client/ctl/commands.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <fstream>
 #include <map>
+#include <sstream>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/time.h"
 #include "nlohmann/json.hpp"
 
 namespace esper::client {
@@ -13,7 +18,9 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr char kUsage[] =
-    "commands: status, policy, save [NAME], restore [NAME], replay";
+    "commands: status, policy, versions, label LABEL [VERSION], unlabel LABEL "
+    "[VERSION], rollback [VERSION|LABEL], checkpoints, save [NAME], restore "
+    "[NAME], verify [NAME], export FILE [NAME], import FILE [NAME], replay";
 
 std::string Cell(const Json& value) {
   if (value.is_null()) return "-";
@@ -44,6 +51,73 @@ void AppendTable(const Json& object, const std::string& indent,
     }
     absl::StrAppend(out, "\n");
   }
+}
+
+// One line per row of equal objects under a line of their names; columns as
+// wide as they need to be.
+std::string Columns(const Json& rows) {
+  if (rows.empty()) return "none\n";
+  std::vector<std::vector<std::string>> lines(1);
+  for (const auto& [name, value] : rows[0].items()) lines[0].push_back(name);
+  for (const Json& row : rows) {
+    lines.emplace_back();
+    for (const auto& [name, value] : row.items()) {
+      const std::string cell = Cell(value);
+      lines.back().push_back(cell.empty() ? "-" : cell);
+    }
+  }
+  std::string out;
+  for (const std::vector<std::string>& line : lines) {
+    for (size_t i = 0; i < line.size(); ++i) {
+      absl::StrAppend(&out, line[i]);
+      if (i + 1 == line.size()) break;
+      size_t width = 0;
+      for (const auto& other : lines) width = std::max(width, other[i].size());
+      out.append(width + 2 - line[i].size(), ' ');
+    }
+    out += "\n";
+  }
+  return out;
+}
+
+// RFC 3339, UTC.
+std::string Time(const google::protobuf::Timestamp& time) {
+  return absl::FormatTime(absl::FromUnixSeconds(time.seconds()),
+                          absl::UTCTimeZone());
+}
+
+Json ToJson(const v1::CheckpointSummary& checkpoint) {
+  return {{"checkpoint", checkpoint.name()},
+          {"policy_version", checkpoint.policy_version()},
+          {"optimizer_steps", checkpoint.optimizer_steps()},
+          {"saved_at", Time(checkpoint.saved_at())},
+          {"size_bytes", checkpoint.size_bytes()},
+          {"automatic", checkpoint.automatic()},
+          {"weights_digest", checkpoint.weights_digest()}};
+}
+
+Json ToJson(const v1::VersionSummary& version) {
+  return {
+      {"policy_version", version.policy_version()},
+      {"labels", std::vector<std::string>(version.labels().begin(),
+                                          version.labels().end())},
+      {"published_at", Time(version.published_at())},
+      {"precision",
+       version.precision() == v1::INFERENCE_PRECISION_BF16 ? "bf16" : "fp32"},
+      {"optimizer_steps", version.optimizer_steps()},
+      {"rolled_back_to",
+       version.rolled_back_to() > 0 ? Json(version.rolled_back_to()) : Json()},
+      {"kept", version.kept()},
+      {"weights_digest", version.weights_digest()}};
+}
+
+// Empty: 0.
+absl::StatusOr<int64_t> ParseVersion(const std::string& text) {
+  int64_t version = 0;
+  if (text.empty()) return version;
+  if (absl::SimpleAtoi(text, &version) && version > 0) return version;
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", text, "\" is no policy version."));
 }
 
 std::string Format(const Json& object, bool json) {
@@ -81,6 +155,17 @@ absl::StatusOr<std::string> Commands::Run(
   if (arguments.size() == 1 && command == "policy") return Policy();
   if (arguments.size() <= 2 && command == "save") return Save(name);
   if (arguments.size() <= 2 && command == "restore") return Restore(name);
+  if (arguments.size() == 1 && command == "checkpoints") return Checkpoints();
+  if (arguments.size() <= 2 && command == "verify") return Verify(name);
+  if (arguments.size() == 1 && command == "versions") return Versions();
+  if (arguments.size() <= 2 && command == "rollback") return Rollback(name);
+  if (arguments.size() == 2 || arguments.size() == 3) {
+    const std::string second = arguments.size() > 2 ? arguments[2] : "";
+    if (command == "label") return Label(name, second, /*remove=*/false);
+    if (command == "unlabel") return Label(name, second, /*remove=*/true);
+    if (command == "export") return Export(name, second);
+    if (command == "import") return Import(name, second);
+  }
   return absl::InvalidArgumentError(absl::StrCat(
       "\"", absl::StrJoin(arguments, " "), "\" is no command; ", kUsage));
 }
@@ -108,6 +193,9 @@ absl::StatusOr<std::string> Commands::Status() {
       {"ratio_check_max", status->ratio_check_max() < 0
                               ? Json()
                               : Json(status->ratio_check_max())},
+      {"ratio_alarms", status->ratio_alarms()},
+      {"version_lag",
+       status->version_lag() < 0 ? Json() : Json(status->version_lag())},
       {"checkpoints", std::vector<std::string>(status->checkpoints().begin(),
                                                status->checkpoints().end())},
       {"refusals", Json::object()},
@@ -161,6 +249,88 @@ absl::StatusOr<std::string> Commands::Restore(const std::string& name) {
                  {"policy_version", restored->header().policy_version()},
                  {"optimizer_steps", restored->optimizer_steps()}},
                 json_);
+}
+
+absl::StatusOr<std::string> Commands::Checkpoints() {
+  auto list = admin_.ListCheckpoints();
+  if (!list.ok()) return list.status();
+  Json rows = Json::array();
+  for (const auto& checkpoint : list->checkpoints()) {
+    rows.push_back(ToJson(checkpoint));
+  }
+  return json_ ? Format({{"checkpoints", rows}}, json_) : Columns(rows);
+}
+
+absl::StatusOr<std::string> Commands::Verify(const std::string& name) {
+  auto verified = admin_.VerifyCheckpoint(name);
+  if (!verified.ok()) return verified.status();
+  return Format(ToJson(verified->checkpoint()), json_);
+}
+
+absl::StatusOr<std::string> Commands::Versions() {
+  auto list = admin_.ListVersions();
+  if (!list.ok()) return list.status();
+  Json rows = Json::array();
+  for (const auto& version : list->versions()) rows.push_back(ToJson(version));
+  return json_ ? Format({{"versions", rows}}, json_) : Columns(rows);
+}
+
+absl::StatusOr<std::string> Commands::Label(const std::string& label,
+                                            const std::string& version,
+                                            bool remove) {
+  const auto number = ParseVersion(version);
+  if (!number.ok()) return number.status();
+  v1::SetLabelRequest request;
+  request.set_label(label);
+  request.set_policy_version(*number);
+  request.set_remove(remove);
+  auto labelled = admin_.SetLabel(request);
+  if (!labelled.ok()) return labelled.status();
+  return Format(ToJson(labelled->version()), json_);
+}
+
+absl::StatusOr<std::string> Commands::Rollback(const std::string& target) {
+  v1::RollbackRequest request;
+  const auto number = ParseVersion(target);
+  if (number.ok()) {
+    request.set_policy_version(*number);
+  } else {
+    request.set_label(target);
+  }
+  auto rolled_back = admin_.Rollback(request);
+  if (!rolled_back.ok()) return rolled_back.status();
+  return Format({{"policy_version", rolled_back->header().policy_version()},
+                 {"rolled_back_to", rolled_back->rolled_back_to()},
+                 {"optimizer_steps", rolled_back->optimizer_steps()}},
+                json_);
+}
+
+absl::StatusOr<std::string> Commands::Export(const std::string& file,
+                                             const std::string& name) {
+  auto bytes = admin_.ExportPolicy(name);
+  if (!bytes.ok()) return bytes.status();
+  // Renamed when it is whole, so that no half of one is taken for a file.
+  const std::string partial = file + ".partial";
+  std::ofstream out(partial, std::ios::binary | std::ios::trunc);
+  out << *bytes;
+  out.close();
+  if (!out || std::rename(partial.c_str(), file.c_str()) != 0) {
+    std::remove(partial.c_str());
+    return absl::UnknownError(absl::StrCat("Cannot write ", file, "."));
+  }
+  return Format({{"file", file}, {"size_bytes", bytes->size()}}, json_);
+}
+
+absl::StatusOr<std::string> Commands::Import(const std::string& file,
+                                             const std::string& name) {
+  std::ifstream in(file, std::ios::binary);
+  std::stringstream bytes;
+  if (!in || !(bytes << in.rdbuf())) {
+    return absl::NotFoundError(absl::StrCat("Cannot read ", file, "."));
+  }
+  auto imported = admin_.ImportPolicy(name, bytes.str());
+  if (!imported.ok()) return imported.status();
+  return Format(ToJson(imported->checkpoint()), json_);
 }
 
 }  // namespace esper::client

@@ -17,8 +17,9 @@ class Commands {
   // Both must outlive this.
   Commands(PolicyClient& policy, AdminClient& admin, bool json);
 
-  // Runs `arguments`: "status", "policy", "save [NAME]" or "restore [NAME]".
-  // INVALID_ARGUMENT, listing the commands, for anything else.
+  // Runs `arguments`: "status", "policy", "save [NAME]", ... as `esperctl
+  // --help` lists them. INVALID_ARGUMENT, listing the commands, for anything
+  // else.
   absl::StatusOr<std::string> Run(const std::vector<std::string>& arguments);
 
  private:
@@ -26,6 +27,16 @@ class Commands {
   absl::StatusOr<std::string> Policy();
   absl::StatusOr<std::string> Save(const std::string& name);
   absl::StatusOr<std::string> Restore(const std::string& name);
+  absl::StatusOr<std::string> Checkpoints();
+  absl::StatusOr<std::string> Verify(const std::string& name);
+  absl::StatusOr<std::string> Versions();
+  absl::StatusOr<std::string> Label(const std::string& label,
+                                    const std::string& version, bool remove);
+  absl::StatusOr<std::string> Rollback(const std::string& target);
+  absl::StatusOr<std::string> Export(const std::string& file,
+                                     const std::string& name);
+  absl::StatusOr<std::string> Import(const std::string& file,
+                                     const std::string& name);
 
   PolicyClient& policy_;
   AdminClient& admin_;

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include "client/status.h"
 #include "nlohmann/json.hpp"
 #include "tests/client/testing/fake_policy_server.h"
@@ -61,6 +63,58 @@ TEST_F(CommandsTest, SavesAndRestores) {
   const auto unknown = Run({"restore", "bad"});
   EXPECT_THAT(unknown, StatusIs(Code::kNotFound));
   EXPECT_THAT(Describe(unknown.status()), HasSubstr("UNKNOWN_CHECKPOINT"));
+}
+
+TEST_F(CommandsTest, ListsVersionsLabelsThemAndRollsBack) {
+  EXPECT_EQ(Json({"label", "good", "2"})["labels"][0], "good");
+  const nlohmann::json versions = Json({"versions"})["versions"];
+  ASSERT_EQ(versions.size(), 2);
+  EXPECT_EQ(versions[1]["weights_digest"], "digest2");
+  EXPECT_EQ(versions[1]["labels"][0], "good");
+  EXPECT_FALSE(versions[0]["kept"].get<bool>());
+  const std::string table = Run({"versions"}).value();
+  EXPECT_THAT(table, HasSubstr("policy_version  labels  published_at"));
+  EXPECT_THAT(table, HasSubstr("1               -       "));
+
+  EXPECT_EQ(Json({"rollback", "1"})["rolled_back_to"], 1);
+  EXPECT_EQ(Json({"rollback", "good"})["rolled_back_to"], 2);
+  EXPECT_EQ(server_.inference.version, 3);
+  EXPECT_OK(Run({"unlabel", "good", "2"}));
+  EXPECT_TRUE(server_.admin.labels.empty());
+  EXPECT_THAT(Run({"label", "good", "two"}), StatusIs(Code::kInvalidArgument));
+}
+
+TEST_F(CommandsTest, ARollbackWhoseReplyIsLostIsNotRepeated) {
+  server_.faults.Push("Rollback", {absl::UnavailableError("lost"),
+                                   /*after_effect=*/true});
+  EXPECT_THAT(Run({"rollback", "1"}), StatusIs(Code::kUnavailable));
+  EXPECT_EQ(server_.inference.version, 2);
+}
+
+TEST_F(CommandsTest, ListsCheckpoints) {
+  EXPECT_EQ(Run({"checkpoints"}).value(), "none\n");
+  EXPECT_OK(Run({"save", "good"}));
+  const nlohmann::json all = Json({"checkpoints"})["checkpoints"];
+  ASSERT_EQ(all.size(), 1);
+  EXPECT_EQ(all[0]["checkpoint"], "good");
+  EXPECT_EQ(all[0]["saved_at"], "1970-01-02T00:00:00+00:00");
+}
+
+TEST_F(CommandsTest, ExportsAndImportsWholeFiles) {
+  const std::string path = ::testing::TempDir() + "/policy.safetensors";
+  server_.admin.file = std::string("we\0ights", 8);
+  EXPECT_EQ(Json({"export", path, "good"})["size_bytes"], 13);
+  EXPECT_EQ(Json({"import", path, "mine"})["checkpoint"], "mine");
+  EXPECT_EQ(server_.admin.file, std::string("good:we\0ights", 13));
+  EXPECT_THAT(Run({"export", "/no/such/folder/file"}),
+              StatusIs(Code::kUnknown));
+  EXPECT_THAT(Run({"import", "/no/such/file"}), StatusIs(Code::kNotFound));
+
+  // More than one chunk.
+  const std::string large(3 << 20 | 17, 'x');
+  std::ofstream(path, std::ios::binary) << large;
+  EXPECT_OK(Run({"import", path}));
+  EXPECT_EQ(server_.admin.file, large);
 }
 
 TEST_F(CommandsTest, RefusesWhatIsNoCommand) {

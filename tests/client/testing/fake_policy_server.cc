@@ -336,6 +336,86 @@ grpc::Status FakeAdmin::GetStatus(grpc::ServerContext* context,
   response->add_checkpoints("v2");
   return Answer(context, absl::OkStatus(), fault, response);
 }
+
+grpc::Status FakeAdmin::ListVersions(grpc::ServerContext* context,
+                                     const v1::ListVersionsRequest*,
+                                     v1::ListVersionsResponse* response) {
+  ESPER_FAULT("ListVersions");
+  for (int64_t version : {1, 2}) {
+    v1::VersionSummary& summary = *response->add_versions();
+    summary.set_policy_version(version);
+    summary.set_weights_digest(absl::StrCat("digest", version));
+    summary.set_kept(version == 2);
+    if (labels.count(version) > 0) summary.add_labels(labels[version]);
+  }
+  return Answer(context, absl::OkStatus(), fault, response);
+}
+
+grpc::Status FakeAdmin::ListCheckpoints(grpc::ServerContext* context,
+                                        const v1::ListCheckpointsRequest*,
+                                        v1::ListCheckpointsResponse* response) {
+  ESPER_FAULT("ListCheckpoints");
+  for (const auto& [name, version] : checkpoints) {
+    v1::CheckpointSummary& summary = *response->add_checkpoints();
+    summary.set_name(name);
+    summary.set_policy_version(version);
+    summary.mutable_saved_at()->set_seconds(86400);
+  }
+  return Answer(context, absl::OkStatus(), fault, response);
+}
+
+grpc::Status FakeAdmin::SetLabel(grpc::ServerContext* context,
+                                 const v1::SetLabelRequest* request,
+                                 v1::SetLabelResponse* response) {
+  ESPER_FAULT("SetLabel");
+  if (request->remove()) {
+    labels.erase(request->policy_version());
+  } else {
+    labels[request->policy_version()] = request->label();
+    response->mutable_version()->add_labels(request->label());
+  }
+  response->mutable_version()->set_policy_version(request->policy_version());
+  return Answer(context, absl::OkStatus(), fault, response);
+}
+
+grpc::Status FakeAdmin::Rollback(grpc::ServerContext* context,
+                                 const v1::RollbackRequest* request,
+                                 v1::RollbackResponse* response) {
+  ESPER_FAULT("Rollback");
+  int64_t to = request->policy_version();
+  for (const auto& [version, label] : labels) {
+    if (label == request->label()) to = version;
+  }
+  ++inference_.version;
+  response->mutable_header()->set_policy_version(inference_.version);
+  response->set_rolled_back_to(to);
+  return Answer(context, absl::OkStatus(), fault, response);
+}
+
+grpc::Status FakeAdmin::ExportPolicy(
+    grpc::ServerContext*, const v1::ExportPolicyRequest* request,
+    grpc::ServerWriter<v1::ExportPolicyResponse>* writer) {
+  v1::ExportPolicyResponse response;
+  for (const std::string& part : {request->name() + ":", file}) {
+    response.set_chunk(part);
+    writer->Write(response);
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeAdmin::ImportPolicy(
+    grpc::ServerContext*, grpc::ServerReader<v1::ImportPolicyRequest>* reader,
+    v1::ImportPolicyResponse* response) {
+  v1::ImportPolicyRequest request;
+  file.clear();
+  while (reader->Read(&request)) {
+    if (!request.name().empty()) {
+      response->mutable_checkpoint()->set_name(request.name());
+    }
+    file += request.chunk();
+  }
+  return grpc::Status::OK;
+}
 #undef ESPER_FAULT
 
 FakePolicyServer::FakePolicyServer() {

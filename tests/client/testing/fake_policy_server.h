@@ -153,7 +153,25 @@ class FakeAdmin final : public v1::PolicyAdmin::Service {
                                  v1::RestoreCheckpointResponse*) override;
   grpc::Status GetStatus(grpc::ServerContext*, const v1::GetStatusRequest*,
                          v1::GetStatusResponse*) override;
+  grpc::Status ListVersions(grpc::ServerContext*,
+                            const v1::ListVersionsRequest*,
+                            v1::ListVersionsResponse*) override;
+  grpc::Status ListCheckpoints(grpc::ServerContext*,
+                               const v1::ListCheckpointsRequest*,
+                               v1::ListCheckpointsResponse*) override;
+  grpc::Status SetLabel(grpc::ServerContext*, const v1::SetLabelRequest*,
+                        v1::SetLabelResponse*) override;
+  grpc::Status Rollback(grpc::ServerContext*, const v1::RollbackRequest*,
+                        v1::RollbackResponse*) override;
+  grpc::Status ExportPolicy(
+      grpc::ServerContext*, const v1::ExportPolicyRequest*,
+      grpc::ServerWriter<v1::ExportPolicyResponse>*) override;
+  grpc::Status ImportPolicy(grpc::ServerContext*,
+                            grpc::ServerReader<v1::ImportPolicyRequest>*,
+                            v1::ImportPolicyResponse*) override;
 
+  std::map<int64_t, std::string> labels;  // Of versions 1 and 2.
+  std::string file;                       // What export gives and import got.
   std::map<std::string, int64_t> checkpoints;  // Name to version.
 
  private:

@@ -2,10 +2,20 @@
 # Sets up, builds everything, and runs every test. Ends with
 # "N passed, N failed[, N skipped]" and exits non-zero on any failure.
 #
+# --long, first: the tests that repeat something at random do so many times, and
+# PyTorch is installed for the tests that need it.
+#
 # ESPER_DISK_CACHE names a folder for build results (default
 # ~/.cache/esper-serve/bazel); it makes a second run quick and is never needed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+
+if [ "${1:-}" = --long ]; then
+  shift
+  export ESPER_CRASH_ROUNDS="${ESPER_CRASH_ROUNDS:-100}"
+  export ESPER_INSTALL_TORCH="${ESPER_INSTALL_TORCH:-1}"
+  set -- --test_timeout=-1,-1,-1,7200 "$@"
+fi
 
 deploy/bootstrap.sh || exit 1
 

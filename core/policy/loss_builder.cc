@@ -17,6 +17,13 @@ namespace {
 // What one head got from the backward pass.
 enum class Reached { kFrozen, kNo, kZero, kYes };
 
+// Whether nobody else can see or write the memory of `x`.
+bool IsAlone(const at::Tensor& x) {
+  return x.use_count() == 1 && x.storage().use_count() == 1 &&
+         x.is_contiguous() &&
+         x.storage().nbytes() == static_cast<size_t>(x.nbytes());
+}
+
 }  // namespace
 
 LossBuilder::LossBuilder(RecurrentPolicy& network) : network_(network) {}
@@ -64,13 +71,11 @@ LossBuilder::Report LossBuilder::Backward() {
   }
   // Gradients apart from those accumulated, so that a refusal changes nothing
   // and a parameter that was not reached shows on every call.
-  const std::vector<at::Tensor> gradients = torch::autograd::grad(
+  std::vector<at::Tensor> gradients = torch::autograd::grad(
       {loss}, parameters, /*grad_outputs=*/{}, /*retain_graph=*/std::nullopt,
       /*create_graph=*/false, /*allow_unused=*/true);
 
-  // A head is judged by its output layer. Its first hidden layer shares a
-  // product with those of other heads, and so gets a gradient object, all zero,
-  // even where no loss reaches it.
+  // A head is judged by its output layer.
   const auto reached = [&](const std::string& head) {
     const std::vector<at::Tensor> own = network_.HeadParameters(head);
     const auto gradient_of = [&](const at::Tensor& parameter) {
@@ -82,15 +87,17 @@ LossBuilder::Report LossBuilder::Backward() {
     const at::Tensor& output_bias = own.back();
     const at::Tensor& output_weight = own[own.size() - 2];
     bool trains = false;
-    bool nonzero = false;
     for (const at::Tensor& parameter : own) {
       trains = trains || parameter.requires_grad();
-      const at::Tensor gradient = gradient_of(parameter);
-      nonzero = nonzero || (gradient.defined() &&
-                            gradient.count_nonzero().item<int64_t>() > 0);
     }
     if (!trains) return Reached::kFrozen;
-    if (nonzero) return Reached::kYes;
+    // Smallest first: the output bias nearly always settles it.
+    for (auto parameter = own.rbegin(); parameter != own.rend(); ++parameter) {
+      const at::Tensor gradient = gradient_of(*parameter);
+      if (gradient.defined() && gradient.any().item<bool>()) {
+        return Reached::kYes;
+      }
+    }
     for (const at::Tensor& output : {output_weight, output_bias}) {
       if (output.requires_grad() && !gradient_of(output).defined()) {
         return Reached::kNo;
@@ -136,8 +143,10 @@ LossBuilder::Report LossBuilder::Backward() {
     at::Tensor& grad = parameters[i].mutable_grad();
     if (grad.defined()) {
       grad.add_(gradients[i]);
+    } else if (IsAlone(gradients[i])) {
+      grad = std::move(gradients[i]);
     } else {
-      grad = gradients[i].clone();
+      grad = gradients[i].clone(at::MemoryFormat::Contiguous);
     }
   }
   return report;

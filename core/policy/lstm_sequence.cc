@@ -1,16 +1,20 @@
 #include "core/policy/lstm_sequence.h"
 
+#include <algorithm>
 #include <optional>
+#include <vector>
 
-#include "ATen/ops/addcmul.h"
-#include "ATen/ops/addmm.h"
 #include "ATen/ops/cat.h"
 #include "ATen/ops/empty.h"
 #include "ATen/ops/empty_like.h"
+#include "ATen/ops/from_blob.h"
 #include "ATen/ops/mm.h"
-#include "ATen/ops/mul.h"
-#include "ATen/ops/zeros_like.h"
+#include "ATen/ops/zeros.h"
 #include "c10/core/GradMode.h"
+#include "c10/util/Exception.h"
+#include "core/policy/packed_kernels.h"
+#include "core/policy/packed_linear.h"
+#include "core/policy/training_product.h"
 #include "torch/csrc/autograd/custom_function.h"
 
 namespace esper::policy {
@@ -19,55 +23,141 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// What the backward pass needs. Undefined tensors are not recorded.
+// Packing the weights costs about as much as this many steps save.
+constexpr int64_t kPackedSteps = 6;
+// Floats between the rows of what a product reads, beyond their width: rows a
+// multiple of 4 KiB apart would share the same few lines of the first cache.
+constexpr int64_t kApart = 16;
+
+// rows W^T, a step at a time; W has any strides.
+class StepProduct {
+ public:
+  StepProduct(const at::Tensor& weight, int64_t rows, int64_t steps,
+              TrainingPrecision precision)
+      : rows_(rows),
+        inputs_(weight.size(1)),
+        input_(rows * (inputs_ + kApart)) {
+    if (precision == TrainingPrecision::kFp32 && steps < kPackedSteps) {
+      weight_ = weight.t();
+      return;
+    }
+    packed_ = PackedLinear(weight, /*bias=*/{},
+                           precision == TrainingPrecision::kBf16
+                               ? InferencePrecision::kBf16
+                               : InferencePrecision::kFp32);
+    output_.resize(rows * packed_.padded_outputs());
+    scratch_.resize(packed_.ScratchSize(rows));
+  }
+
+  // What `Run` multiplies: [inputs].
+  float* input(int64_t row) { return input_.data() + row * stride(); }
+  void Run() {
+    if (packed_.defined()) {
+      packed_.Apply(input_.data(), stride(), rows_, output_.data(),
+                    packed_.padded_outputs(), /*relu=*/false, scratch_.data());
+      return;
+    }
+    product_ = at::mm(at::from_blob(input_.data(), {rows_, inputs_},
+                                    {stride(), 1}, at::kFloat),
+                      weight_)
+                   .contiguous();
+  }
+  // [outputs], until the next `Run`.
+  const float* output(int64_t row) const {
+    return packed_.defined()
+               ? output_.data() + row * packed_.padded_outputs()
+               : product_.const_data_ptr<float>() + row * product_.size(1);
+  }
+
+ private:
+  int64_t stride() const { return inputs_ + kApart; }
+
+  const int64_t rows_;
+  const int64_t inputs_;
+  PackedLinear packed_;
+  at::Tensor weight_, product_;  // Without packing.
+  std::vector<float> input_, output_, scratch_;
+};
+
+// What the backward pass needs.
 struct Tape {
   at::Tensor gates;  // [B, T, 4H]: after their nonlinearities.
   at::Tensor cells;  // [B, T, H].
 };
 
-at::Tensor Reset(const at::Tensor& x, const at::Tensor& reset, int64_t t) {
-  return reset.defined() ? x.masked_fill(reset.narrow(1, t, 1), 0) : x;
-}
+// Where rows begin over again.
+class Resets {
+ public:
+  explicit Resets(const at::Tensor& reset) {
+    if (reset.defined()) flags_ = reset.contiguous();
+  }
+  bool At(int64_t row, int64_t step) const {
+    return flags_.defined() &&
+           flags_.const_data_ptr<bool>()[row * flags_.size(1) + step];
+  }
+
+ private:
+  at::Tensor flags_;
+};
 
 LstmOutput Run(const at::Tensor& gates_x, const at::Tensor& weight_hh,
                const at::Tensor& h0, const at::Tensor& c0,
-               const at::Tensor& reset, Tape* tape) {
+               const at::Tensor& reset, TrainingPrecision precision,
+               Tape* tape) {
+  const int64_t batch = gates_x.size(0);
   const int64_t steps = gates_x.size(1);
   const int64_t hidden = weight_hh.size(1);
-  const at::Tensor weight = weight_hh.t();
+  const PackedKernels& kernels = BestKernels();
+  const Resets resets(reset);
+  const at::Tensor inputs = gates_x.contiguous();
+  const float* input = inputs.const_data_ptr<float>();
+  StepProduct product(weight_hh, batch, steps, precision);
   LstmOutput out;
-  out.h = h0;
-  out.c = c0;
-  if (tape != nullptr || steps > 1) {
-    out.y = at::empty({gates_x.size(0), steps, hidden}, gates_x.options());
-  }
+  out.y = at::empty({batch, steps, hidden}, gates_x.options());
+  out.h = h0.clone(at::MemoryFormat::Contiguous);
+  out.c = c0.clone(at::MemoryFormat::Contiguous);
+  float* y = out.y.mutable_data_ptr<float>();
+  float* h = out.h.mutable_data_ptr<float>();
+  float* c = out.c.mutable_data_ptr<float>();
+  std::vector<float> spare(tape == nullptr ? 4 * hidden : 0);
+  float* gates = spare.data();
+  float* cells = nullptr;
   if (tape != nullptr) {
-    tape->gates = at::empty_like(gates_x);
+    tape->gates = at::empty_like(inputs);
     tape->cells = at::empty_like(out.y);
+    gates = tape->gates.mutable_data_ptr<float>();
+    cells = tape->cells.mutable_data_ptr<float>();
   }
   for (int64_t t = 0; t < steps; ++t) {
-    const at::Tensor h = Reset(out.h, reset, t);
-    const at::Tensor c = Reset(out.c, reset, t);
-    at::Tensor gates = at::addmm(gates_x.select(1, t), h, weight);
-    gates.narrow(1, 0, 2 * hidden).sigmoid_();
-    gates.narrow(1, 2 * hidden, hidden).tanh_();
-    gates.narrow(1, 3 * hidden, hidden).sigmoid_();
-    const auto gate = [&](int64_t i) {
-      return gates.narrow(1, i * hidden, hidden);
-    };
-    out.c = at::addcmul(gate(1).mul(c), gate(0), gate(2));
-    out.h = gate(3).mul(out.c.tanh());
-    if (out.y.defined()) out.y.select(1, t).copy_(out.h);
-    if (tape != nullptr) {
-      tape->gates.select(1, t).copy_(gates);
-      tape->cells.select(1, t).copy_(out.c);
+    for (int64_t b = 0; b < batch; ++b) {
+      if (resets.At(b, t)) {
+        std::fill_n(h + b * hidden, hidden, 0.0f);
+        std::fill_n(c + b * hidden, hidden, 0.0f);
+      }
+      std::copy_n(h + b * hidden, hidden, product.input(b));
+    }
+    product.Run();
+    for (int64_t b = 0; b < batch; ++b) {
+      const int64_t at = b * steps + t;
+      LstmForwardCall call;
+      call.input = input + at * 4 * hidden;
+      call.product = product.output(b);
+      call.c = c + b * hidden;
+      call.width = hidden;
+      call.gates = tape == nullptr ? gates : gates + at * 4 * hidden;
+      call.next_h = y + at * hidden;
+      call.next_c = c + b * hidden;
+      kernels.lstm_forward(call);
+      std::copy_n(call.next_h, hidden, h + b * hidden);
+      if (cells != nullptr) {
+        std::copy_n(call.next_c, hidden, cells + at * hidden);
+      }
     }
   }
-  if (!out.y.defined()) out.y = out.h.unsqueeze(1);
   return out;
 }
 
-// x before each step: its initial value, then the values after the steps.
+// y before each step: h0, then y of the step before, or zeros after a reset.
 at::Tensor Before(const at::Tensor& initial, const at::Tensor& after,
                   const at::Tensor& reset) {
   const at::Tensor before =
@@ -79,69 +169,83 @@ struct Function : public torch::autograd::Function<Function> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& gates_x,
                                const at::Tensor& weight_hh,
                                const at::Tensor& h0, const at::Tensor& c0,
-                               const std::optional<at::Tensor>& reset) {
+                               const std::optional<at::Tensor>& reset,
+                               int64_t precision) {
     Tape tape;
     const at::Tensor resets = reset.value_or(at::Tensor());
-    const LstmOutput out = Run(gates_x, weight_hh, h0, c0, resets, &tape);
+    const LstmOutput out =
+        Run(gates_x, weight_hh, h0, c0, resets,
+            static_cast<TrainingPrecision>(precision), &tape);
     ctx->save_for_backward(
         {tape.gates, tape.cells, out.y, weight_hh, h0, c0, resets});
+    ctx->saved_data["precision"] = precision;
     return {out.y, out.h, out.c};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const variable_list saved = ctx->get_saved_variables();
-    const at::Tensor& gates = saved[0];
-    const at::Tensor& cells = saved[1];
+    const auto precision =
+        static_cast<TrainingPrecision>(ctx->saved_data["precision"].toInt());
+    const float* gates = saved[0].const_data_ptr<float>();
+    const float* cells = saved[1].const_data_ptr<float>();
     const at::Tensor& y = saved[2];
     const at::Tensor& weight_hh = saved[3];
+    const at::Tensor c0 = saved[5].contiguous();
     const at::Tensor& reset = saved[6];
-    const int64_t batch = gates.size(0);
-    const int64_t steps = gates.size(1);
+    const int64_t batch = y.size(0);
+    const int64_t steps = y.size(1);
     const int64_t hidden = weight_hh.size(1);
-    const auto gate = [&](int64_t k) {
-      return gates.narrow(2, k * hidden, hidden);
-    };
-    const at::Tensor i = gate(0), f = gate(1), g = gate(2), o = gate(3);
-    const at::Tensor before_h = Before(saved[4], y, reset);
-    const at::Tensor before_c = Before(saved[5], cells, reset);
+    const PackedKernels& kernels = BestKernels();
+    const Resets resets(reset);
+    StepProduct product(weight_hh.t(), batch, steps, precision);
+    const std::vector<float> zeros(hidden);
 
-    // d gate / d c' (i, f, g) and d gate / d h' (o), for all steps at once.
-    const at::Tensor tanh_c = cells.tanh();
-    at::Tensor factors = at::empty_like(gates);
-    const auto factor = [&](int64_t k) {
-      return factors.narrow(2, k * hidden, hidden);
-    };
-    factor(0).copy_(g.mul(i).mul_(i.neg().add_(1)));
-    factor(1).copy_(before_c.mul(f).mul_(f.neg().add_(1)));
-    factor(2).copy_(i.mul(g.square().neg_().add_(1)));
-    factor(3).copy_(tanh_c.mul(o).mul_(o.neg().add_(1)));
-    const at::Tensor h_to_c = o.mul(tanh_c.square().neg_().add_(1));
-
-    const at::Tensor& grad_y = grads[0];
-    at::Tensor dh = grads[1];
-    at::Tensor dc = grads[2];
-    at::Tensor dgates = at::empty_like(gates);
+    const at::Tensor grad_y = grads[0].contiguous();
+    const float* dy = grad_y.const_data_ptr<float>();
+    at::Tensor grad_h = grads[1].clone(at::MemoryFormat::Contiguous);
+    at::Tensor grad_c = grads[2].clone(at::MemoryFormat::Contiguous);
+    float* dh = grad_h.mutable_data_ptr<float>();
+    float* dc = grad_c.mutable_data_ptr<float>();
+    at::Tensor grad_gates = at::empty_like(saved[0]);
+    float* dgates = grad_gates.mutable_data_ptr<float>();
     for (int64_t t = steps - 1; t >= 0; --t) {
-      dh = dh.add(grad_y.select(1, t));
-      dc = at::addcmul(dc, dh, h_to_c.select(1, t));
-      const at::Tensor scale = factors.select(1, t);
-      at::Tensor d = dgates.select(1, t);
-      d.narrow(1, 0, 3 * hidden)
-          .view({batch, 3, hidden})
-          .copy_(scale.narrow(1, 0, 3 * hidden)
-                     .view({batch, 3, hidden})
-                     .mul(dc.unsqueeze(1)));
-      d.narrow(1, 3 * hidden, hidden)
-          .copy_(scale.narrow(1, 3 * hidden, hidden).mul(dh));
-      dc = Reset(dc.mul(f.select(1, t)), reset, t);
-      dh = Reset(at::mm(d, weight_hh), reset, t);
+      for (int64_t b = 0; b < batch; ++b) {
+        const int64_t at = b * steps + t;
+        const bool begins = resets.At(b, t);
+        float* row = dh + b * hidden;
+        for (int64_t j = 0; j < hidden; ++j) row[j] += dy[at * hidden + j];
+        LstmBackwardCall call;
+        call.gates = gates + at * 4 * hidden;
+        call.c = begins  ? zeros.data()
+                 : t > 0 ? cells + (at - 1) * hidden
+                         : c0.const_data_ptr<float>() + b * hidden;
+        call.next_c = cells + at * hidden;
+        call.dh = row;
+        call.width = hidden;
+        call.dc = dc + b * hidden;
+        call.dgates = dgates + at * 4 * hidden;
+        kernels.lstm_backward(call);
+        if (begins) std::fill_n(call.dc, hidden, 0.0f);
+        std::copy_n(call.dgates, 4 * hidden, product.input(b));
+      }
+      if (t == 0 && !ctx->needs_input_grad(2)) break;
+      product.Run();
+      for (int64_t b = 0; b < batch; ++b) {
+        if (resets.At(b, t)) {
+          std::fill_n(dh + b * hidden, hidden, 0.0f);
+        } else {
+          std::copy_n(product.output(b), hidden, dh + b * hidden);
+        }
+      }
     }
     at::Tensor dweight;
     if (ctx->needs_input_grad(1)) {
-      dweight = at::mm(dgates.view({batch * steps, 4 * hidden}).t(),
-                       before_h.reshape({batch * steps, hidden}));
+      dweight = Product(
+          Operand(grad_gates.view({batch * steps, 4 * hidden}), precision).t(),
+          Operand(Before(saved[4], y, reset).view({batch * steps, hidden}),
+                  precision));
     }
-    return {dgates, dweight, dh, dc, at::Tensor()};
+    return {grad_gates, dweight, grad_h, grad_c, at::Tensor(), at::Tensor()};
   }
 };
 
@@ -149,15 +253,23 @@ struct Function : public torch::autograd::Function<Function> {
 
 LstmOutput LstmSequence(const at::Tensor& gates_x, const at::Tensor& weight_hh,
                         const at::Tensor& h0, const at::Tensor& c0,
-                        const at::Tensor& reset) {
+                        const at::Tensor& reset, TrainingPrecision precision) {
+  for (const at::Tensor& x : {gates_x, weight_hh, h0, c0}) {
+    TORCH_CHECK(x.scalar_type() == at::kFloat && x.device().is_cpu(),
+                "LstmSequence takes float32 tensors on the host, not ",
+                x.toString());
+  }
   const bool differentiate =
       c10::GradMode::is_enabled() &&
       (gates_x.requires_grad() || weight_hh.requires_grad() ||
        h0.requires_grad() || c0.requires_grad());
-  if (!differentiate) return Run(gates_x, weight_hh, h0, c0, reset, nullptr);
+  if (!differentiate) {
+    return Run(gates_x, weight_hh, h0, c0, reset, precision, nullptr);
+  }
   const variable_list out = Function::apply(
       gates_x, weight_hh, h0, c0,
-      reset.defined() ? std::optional<at::Tensor>(reset) : std::nullopt);
+      reset.defined() ? std::optional<at::Tensor>(reset) : std::nullopt,
+      static_cast<int64_t>(precision));
   return {out[0], out[1], out[2]};
 }
 

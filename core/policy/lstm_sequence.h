@@ -2,6 +2,7 @@
 #define ESPER_CORE_POLICY_LSTM_SEQUENCE_H_
 
 #include "ATen/core/Tensor.h"
+#include "core/policy/training_precision.h"
 
 namespace esper::policy {
 
@@ -11,7 +12,8 @@ struct LstmOutput {
   at::Tensor c;  // float32 [B, H].
 };
 
-// One LSTM layer over whole sequences. With gates i, f, g, o in that order:
+// One LSTM layer over whole sequences, on the host. With gates i, f, g, o in
+// that order:
 //   c' = sigmoid(f) c + sigmoid(i) tanh(g),  h' = sigmoid(o) tanh(c').
 //   gates_x:   float32 [B, T, 4H]: input part of the gates, all biases added.
 //   weight_hh: float32 [4H, H].
@@ -21,11 +23,13 @@ struct LstmOutput {
 //
 // Differentiable once in everything but `reset`. The backward pass is written
 // out: the gradient of the weights is one product over all steps rather than
-// one per step. Without anything to differentiate no intermediate is kept; the
-// arithmetic, and so the result, is the same.
+// one per step. Over several steps the recurrent weights are packed once, so
+// that each step streams them in order. Without anything to differentiate no
+// intermediate is kept; the arithmetic, and so the result, is the same.
 LstmOutput LstmSequence(const at::Tensor& gates_x, const at::Tensor& weight_hh,
                         const at::Tensor& h0, const at::Tensor& c0,
-                        const at::Tensor& reset = {});
+                        const at::Tensor& reset = {},
+                        TrainingPrecision precision = TrainingPrecision::kFp32);
 
 }  // namespace esper::policy
 #endif  // ESPER_CORE_POLICY_LSTM_SEQUENCE_H_

@@ -20,8 +20,15 @@ namespace {
 constexpr double kNormEpsilon = 1e-5;
 constexpr double kDropoutRate = 0.1;
 
+at::Tensor Linear(const at::Tensor& x, const at::Tensor& weight,
+                  const at::Tensor& bias, TrainingPrecision precision) {
+  return precision == TrainingPrecision::kFp32
+             ? at::linear(x, weight, bias)
+             : RoundedLinear(x, weight, bias, precision);
+}
+
 at::Tensor Apply(const LinearWeights& layer, const at::Tensor& x) {
-  return at::linear(x, layer.weight, layer.bias);
+  return Linear(x, layer.weight, layer.bias, layer.precision);
 }
 
 at::Tensor Apply(const LayerNormWeights& layer, const at::Tensor& x) {
@@ -52,9 +59,14 @@ at::Tensor InitialLayerState(const at::Tensor& state, int64_t layer,
 
 class Packer {
  public:
-  explicit Packer(const WeightLookup& lookup) : lookup_(lookup) {}
+  Packer(const WeightLookup& lookup, TrainingPrecision precision)
+      : lookup_(lookup), precision_(precision) {}
 
+  // A hidden layer.
   LinearWeights Linear(const std::string& name) const {
+    return {lookup_(name + ".weight"), lookup_(name + ".bias"), precision_};
+  }
+  LinearWeights OutputLayer(const std::string& name) const {
     return {lookup_(name + ".weight"), lookup_(name + ".bias")};
   }
   LayerNormWeights LayerNorm(const std::string& name) const {
@@ -69,6 +81,7 @@ class Packer {
     weights.bias =
         lookup_(name + ".bias_ih_l0").add(lookup_(name + ".bias_hh_l0"));
     weights.norm = LayerNorm("lstm.layer_norms." + l);
+    weights.precision = precision_;
     return weights;
   }
   // All but the first layer.
@@ -78,18 +91,19 @@ class Packer {
     net.second = Linear(name + ".3");
     net.second_norm = LayerNorm(name + ".4");
     net.third = Linear(name + ".6");
-    net.last = Linear(name + ".8");
+    net.last = OutputLayer(name + ".8");
     return net;
   }
 
  private:
   const WeightLookup& lookup_;
+  const TrainingPrecision precision_;
 };
 
-}  // namespace
-
-NetworkWeights PackWeights(const PolicySpec& spec, const WeightLookup& lookup) {
-  const Packer packer(lookup);
+// All but what is joined or not: `first_fan` holds the first layers.
+NetworkWeights Pack(const PolicySpec& spec, const WeightLookup& lookup,
+                    TrainingPrecision precision) {
+  const Packer packer(lookup, precision);
   NetworkWeights weights;
   if (spec.categorical.has_value()) {
     weights.embedding =
@@ -104,21 +118,22 @@ NetworkWeights PackWeights(const PolicySpec& spec, const WeightLookup& lookup) {
     weights.lstm.push_back(packer.Lstm(l));
   }
 
-  std::vector<at::Tensor> first_weights;
-  std::vector<at::Tensor> first_biases;
   std::vector<at::Tensor> log_stds;
-  const auto add_first = [&](LinearWeights first) {
+  const auto add_first = [&](LinearWeights first, bool relu) {
     weights.first_widths.push_back(first.weight.size(0));
-    first_weights.push_back(std::move(first.weight));
-    first_biases.push_back(std::move(first.bias));
+    weights.first_fan.weights.push_back(std::move(first.weight));
+    weights.first_fan.biases.push_back(std::move(first.bias));
+    weights.first_fan.relu.push_back(relu);
   };
   for (const HeadSpec& head : spec.heads) {
     const auto layer = [&](size_t i) {
-      return packer.Linear(head.name + "_head." + std::to_string(2 * i));
+      const std::string name = head.name + "_head." + std::to_string(2 * i);
+      return i < head.hidden.size() ? packer.Linear(name)
+                                    : packer.OutputLayer(name);
     };
     const size_t joined = head.hidden.empty() ? 0 : 1;
     if (joined == 1) {
-      add_first(layer(0));
+      add_first(layer(0), /*relu=*/true);
     } else {
       weights.first_widths.push_back(0);
     }
@@ -133,8 +148,7 @@ NetworkWeights PackWeights(const PolicySpec& spec, const WeightLookup& lookup) {
     }
   }
   if (!log_stds.empty()) weights.log_std = at::cat(log_stds);
-  add_first(packer.Linear("state_value_head.0"));
-  weights.first_layers = {at::cat(first_weights), at::cat(first_biases)};
+  add_first(packer.Linear("state_value_head.0"), /*relu=*/false);
 
   weights.value = packer.ValueNet("state_value_head");
   if (!spec.q_head.empty()) {
@@ -146,9 +160,25 @@ NetworkWeights PackWeights(const PolicySpec& spec, const WeightLookup& lookup) {
     weights.contribution_first = packer.Linear(name + ".0");
     weights.contribution_norm = packer.LayerNorm(name + ".1");
     weights.contribution_second = packer.Linear(name + ".4");
-    weights.contribution_last = packer.Linear(name + ".6");
+    weights.contribution_last = packer.OutputLayer(name + ".6");
   }
   return weights;
+}
+
+}  // namespace
+
+NetworkWeights PackWeights(const PolicySpec& spec, const WeightLookup& lookup) {
+  NetworkWeights weights = Pack(spec, lookup, TrainingPrecision::kFp32);
+  weights.first_layers = {at::cat(weights.first_fan.weights),
+                          at::cat(weights.first_fan.biases)};
+  weights.first_fan = {};
+  return weights;
+}
+
+NetworkWeights TrainingWeights(const PolicySpec& spec,
+                               const WeightLookup& lookup,
+                               TrainingPrecision precision) {
+  return Pack(spec, lookup, precision);
 }
 
 TrunkOutput Trunk(const NetworkWeights& weights, const at::Tensor& observations,
@@ -170,11 +200,13 @@ TrunkOutput Trunk(const NetworkWeights& weights, const at::Tensor& observations,
   std::vector<at::Tensor> c;
   for (size_t l = 0; l < weights.lstm.size(); ++l) {
     const LstmLayerWeights& layer = weights.lstm[l];
-    const at::Tensor gates_x = at::linear(x, layer.weight_ih, layer.bias);
+    const at::Tensor gates_x =
+        Linear(x, layer.weight_ih, layer.bias, layer.precision);
     const LstmOutput lstm =
         LstmSequence(gates_x, layer.weight_hh,
                      InitialLayerState(state.h, l, batch, hidden, x),
-                     InitialLayerState(state.c, l, batch, hidden, x), reset);
+                     InitialLayerState(state.c, l, batch, hidden, x), reset,
+                     layer.precision);
     x = x.add(Apply(layer.norm, lstm.y));
     h.push_back(lstm.h);
     c.push_back(lstm.c);
@@ -185,15 +217,42 @@ TrunkOutput Trunk(const NetworkWeights& weights, const at::Tensor& observations,
   return out;
 }
 
+namespace {
+
+// Outputs of the first layers, max(0, y) for the heads': in storage order,
+// undefined for a head without one, then that of V.
+std::vector<at::Tensor> FirstLayers(const NetworkWeights& weights,
+                                    const at::Tensor& trunk) {
+  std::vector<at::Tensor> all(weights.first_widths.size());
+  if (weights.first_layers.weight.defined()) {
+    const at::Tensor joined = Apply(weights.first_layers, trunk);
+    int64_t offset = 0;
+    for (size_t k = 0; k < all.size(); ++k) {
+      const int64_t width = weights.first_widths[k];
+      if (width == 0) continue;
+      all[k] = joined.narrow(1, offset, width);
+      if (k + 1 < all.size()) all[k] = all[k].relu();
+      offset += width;
+    }
+    return all;
+  }
+  const std::vector<at::Tensor> apart =
+      ApplyFan(weights.first_fan, trunk, weights.feature.precision);
+  size_t next = 0;
+  for (size_t k = 0; k < all.size(); ++k) {
+    if (weights.first_widths[k] > 0) all[k] = apart[next++];
+  }
+  return all;
+}
+
+}  // namespace
+
 HeadOutput Heads(const NetworkWeights& weights, const at::Tensor& trunk) {
-  const at::Tensor first = Apply(weights.first_layers, trunk);
+  const std::vector<at::Tensor> first = FirstLayers(weights, trunk);
   std::vector<at::Tensor> logits;
   std::vector<at::Tensor> means;
-  int64_t offset = 0;
   for (size_t k = 0; k < weights.head_layers.size(); ++k) {
-    const int64_t width = weights.first_widths[k];
-    at::Tensor x = width > 0 ? first.narrow(1, offset, width).relu() : trunk;
-    offset += width;
+    at::Tensor x = first[k].defined() ? first[k] : trunk;
     const std::vector<LinearWeights>& layers = weights.head_layers[k];
     for (size_t i = 0; i < layers.size(); ++i) {
       x = Apply(layers[i], i == 0 ? x : x.relu());
@@ -204,19 +263,23 @@ HeadOutput Heads(const NetworkWeights& weights, const at::Tensor& trunk) {
   out.logits = logits.empty() ? at::empty({trunk.size(0), 0}, trunk.options())
                               : at::cat(logits, 1);
   if (!means.empty()) out.means = at::cat(means, 1);
-  const int64_t value_width = weights.first_widths.back();
-  out.values =
-      ValueTail(weights.value, first.narrow(1, offset, value_width)).squeeze(1);
+  out.values = ValueTail(weights.value, first.back()).squeeze(1);
   return out;
 }
 
 at::Tensor Value(const NetworkWeights& weights, const at::Tensor& trunk) {
-  const LinearWeights& all = weights.first_layers;
-  const int64_t width = weights.first_widths.back();
-  const int64_t offset = all.weight.size(0) - width;
-  const at::Tensor first =
-      at::linear(trunk, all.weight.narrow(0, offset, width),
-                 all.bias.narrow(0, offset, width));
+  at::Tensor first;
+  if (weights.first_layers.weight.defined()) {
+    const LinearWeights& all = weights.first_layers;
+    const int64_t width = weights.first_widths.back();
+    const int64_t offset = all.weight.size(0) - width;
+    first = at::linear(trunk, all.weight.narrow(0, offset, width),
+                       all.bias.narrow(0, offset, width));
+  } else {
+    const LinearFan& fan = weights.first_fan;
+    first = Linear(trunk, fan.weights.back(), fan.biases.back(),
+                   weights.feature.precision);
+  }
   return ValueTail(weights.value, first).squeeze(1);
 }
 
@@ -228,8 +291,8 @@ at::Tensor QValue(const NetworkWeights& weights, const at::Tensor& trunk,
   const at::Tensor columns =
       weight.narrow(1, hidden, weight.size(1) - hidden).t();
   const at::Tensor first =
-      at::linear(trunk.detach(), weight.narrow(1, 0, hidden),
-                 weights.q.first.bias)
+      Linear(trunk.detach(), weight.narrow(1, 0, hidden), weights.q.first.bias,
+             weights.q.first.precision)
           .add(columns.index_select(0, choices));
   return ValueTail(weights.q, first).squeeze(1);
 }

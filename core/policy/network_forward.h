@@ -11,6 +11,8 @@
 #include "ATen/core/Tensor.h"
 #include "core/policy/policy_spec.h"
 #include "core/policy/recurrent_state.h"
+#include "core/policy/training_linear.h"
+#include "core/policy/training_precision.h"
 
 // The network as pure functions of its weights, one implementation for acting
 // and for training: acting packs the weights once and runs without a graph,
@@ -20,6 +22,8 @@ namespace esper::policy {
 struct LinearWeights {
   at::Tensor weight;  // float32 [out, in].
   at::Tensor bias;    // float32 [out].
+  // Of the product in training; the output layers' stays kFp32.
+  TrainingPrecision precision = TrainingPrecision::kFp32;
 };
 struct LayerNormWeights {
   at::Tensor weight, bias;  // float32 [width].
@@ -28,6 +32,7 @@ struct LstmLayerWeights {
   at::Tensor weight_ih, weight_hh;  // float32 [4H, H], gate rows i, f, g, o.
   at::Tensor bias;                  // float32 [4H]: both biases added.
   LayerNormWeights norm;
+  TrainingPrecision precision = TrainingPrecision::kFp32;
 };
 // Linear, LayerNorm, ReLU, Linear, LayerNorm, ReLU, Linear, ReLU, Linear. The
 // first layer of V lies in `first_layers`.
@@ -47,8 +52,11 @@ struct NetworkWeights {
   std::vector<LstmLayerWeights> lstm;
 
   // The hidden layers that read the trunk output, joined along their rows: the
-  // first one of each head in storage order, then that of V.
+  // first one of each head in storage order, then that of V. Acting only.
   LinearWeights first_layers;
+  // The same layers apart, as `first_widths` has them; those of width 0 are
+  // left out. Training only: joining would copy weights and gradients.
+  LinearFan first_fan;
   // Rows of each in `first_layers`, per head, then V; 0 for a head that has no
   // hidden layer.
   std::vector<int64_t> first_widths;
@@ -69,9 +77,13 @@ struct NetworkWeights {
 // Finds a state-dict entry by name.
 using WeightLookup = std::function<at::Tensor(const std::string&)>;
 
-// Packs the entries of a state dict. `lookup` must know every parameter of
-// `spec` in its right shape.
+// Packs the entries of a state dict for acting. `lookup` must know every
+// parameter of `spec` in its right shape.
 NetworkWeights PackWeights(const PolicySpec& spec, const WeightLookup& lookup);
+// The same for training: the tensors are the parameters themselves.
+NetworkWeights TrainingWeights(const PolicySpec& spec,
+                               const WeightLookup& lookup,
+                               TrainingPrecision precision);
 
 struct TrunkOutput {
   at::Tensor embeddings;  // float32 [B, T, S * E]; undefined if none.

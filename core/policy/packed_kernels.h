@@ -58,6 +58,28 @@ struct LstmCellCall {
   float* next_c = nullptr;  // [width].
 };
 
+// The same cell in training: what the backward pass needs is kept.
+struct LstmForwardCall {
+  const float* input = nullptr;    // [4 * width]: x W_ih^T and the biases.
+  const float* product = nullptr;  // [4 * width]: h W_hh^T.
+  const float* c = nullptr;        // [width].
+  int64_t width = 0;
+  float* gates = nullptr;   // [4 * width]: after their nonlinearities.
+  float* next_h = nullptr;  // [width].
+  float* next_c = nullptr;  // [width]; may be c.
+};
+
+// One row of the cell backwards. dh and dc: gradients of h' and c'.
+struct LstmBackwardCall {
+  const float* gates = nullptr;   // [4 * width]: after their nonlinearities.
+  const float* c = nullptr;       // [width]: before the step.
+  const float* next_c = nullptr;  // [width].
+  const float* dh = nullptr;      // [width].
+  int64_t width = 0;
+  float* dc = nullptr;      // [width]: of c' before, of c after the call.
+  float* dgates = nullptr;  // [4 * width]: of the gates before them.
+};
+
 struct PackedKernels {
   const char* name;  // "avx512", "avx2", "generic".
   void (*linear)(const LinearCall& call);
@@ -66,6 +88,8 @@ struct PackedKernels {
   void (*linear_bf16)(const LinearCall& call);
   void (*layer_norm)(const LayerNormCall& call);
   void (*lstm_cell)(const LstmCellCall& call);
+  void (*lstm_forward)(const LstmForwardCall& call);
+  void (*lstm_backward)(const LstmBackwardCall& call);
   // Rounds to the nearest number that bfloat16 holds, ties to even.
   void (*round_bf16)(const float* x, int64_t count, float* y);
   bool (*all_finite)(const float* x, int64_t count);

@@ -13,8 +13,8 @@ constexpr int kMaxSums = 12;
 
 }  // namespace
 
-const PackedKernels kAvx2Kernels = {"avx2",     &Linear,   &LinearBf16,
-                                    &LayerNorm, &LstmCell, &RoundBf16,
-                                    &AllFinite};
+const PackedKernels kAvx2Kernels = {"avx2",        &Linear,    &LinearBf16,
+                                    &LayerNorm,    &LstmCell,  &LstmForward,
+                                    &LstmBackward, &RoundBf16, &AllFinite};
 
 }  // namespace esper::policy::internal

@@ -13,8 +13,8 @@ constexpr int kMaxSums = 24;
 
 }  // namespace
 
-const PackedKernels kAvx512Kernels = {"avx512",   &Linear,   &LinearBf16,
-                                      &LayerNorm, &LstmCell, &RoundBf16,
-                                      &AllFinite};
+const PackedKernels kAvx512Kernels = {"avx512",      &Linear,    &LinearBf16,
+                                      &LayerNorm,    &LstmCell,  &LstmForward,
+                                      &LstmBackward, &RoundBf16, &AllFinite};
 
 }  // namespace esper::policy::internal

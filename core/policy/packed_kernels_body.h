@@ -229,6 +229,65 @@ void LstmCell(const LstmCellCall& call) {
   }
 }
 
+// Number `j` of each gate: a whole vector, or one number in every lane.
+template <bool kWhole>
+inline Vec Take(const float* x) {
+  return kWhole ? Load(x) : Splat(*x);
+}
+template <bool kWhole>
+inline void Put(float* y, Vec x) {
+  if (kWhole) {
+    Store(y, x);
+  } else {
+    *y = x[0];
+  }
+}
+
+template <bool kWhole>
+inline void ForwardAt(const LstmForwardCall& call, int64_t j) {
+  const int64_t width = call.width;
+  Vec gates[4];
+  for (int k = 0; k < 4; ++k) {
+    const Vec sum = Take<kWhole>(call.input + k * width + j) +
+                    Take<kWhole>(call.product + k * width + j);
+    gates[k] = k == 2 ? Tanh(sum) : Sigmoid(sum);
+    Put<kWhole>(call.gates + k * width + j, gates[k]);
+  }
+  const Vec c = gates[1] * Take<kWhole>(call.c + j) + gates[0] * gates[2];
+  Put<kWhole>(call.next_c + j, c);
+  Put<kWhole>(call.next_h + j, gates[3] * Tanh(c));
+}
+
+template <bool kWhole>
+inline void BackwardAt(const LstmBackwardCall& call, int64_t j) {
+  const int64_t width = call.width;
+  const Vec i = Take<kWhole>(call.gates + j);
+  const Vec f = Take<kWhole>(call.gates + width + j);
+  const Vec g = Take<kWhole>(call.gates + 2 * width + j);
+  const Vec o = Take<kWhole>(call.gates + 3 * width + j);
+  const Vec tanh_c = Tanh(Take<kWhole>(call.next_c + j));
+  const Vec dh = Take<kWhole>(call.dh + j);
+  const Vec dc = Take<kWhole>(call.dc + j) + dh * o * (1.0f - tanh_c * tanh_c);
+  Put<kWhole>(call.dgates + j, dc * g * i * (1.0f - i));
+  Put<kWhole>(call.dgates + width + j,
+              dc * Take<kWhole>(call.c + j) * f * (1.0f - f));
+  Put<kWhole>(call.dgates + 2 * width + j, dc * i * (1.0f - g * g));
+  Put<kWhole>(call.dgates + 3 * width + j, dh * tanh_c * o * (1.0f - o));
+  Put<kWhole>(call.dc + j, dc * f);
+}
+
+void LstmForward(const LstmForwardCall& call) {
+  int64_t j = 0;
+  for (; j + kLanes <= call.width; j += kLanes) ForwardAt<true>(call, j);
+  for (; j < call.width; ++j) ForwardAt<false>(call, j);
+}
+
+void LstmBackward(const LstmBackwardCall& call) {
+  int64_t j = 0;
+  for (; j + kLanes <= call.width; j += kLanes) BackwardAt<true>(call, j);
+  for (; j < call.width; ++j) BackwardAt<false>(call, j);
+}
+
 inline float Sum(const Vec (&x)[kVecs], float rest) {
   float sum = rest;
   for (int v = 0; v < kVecs; ++v) {

@@ -13,8 +13,8 @@ constexpr int kMaxSums = 12;
 
 }  // namespace
 
-const PackedKernels kGenericKernels = {"generic",  &Linear,   &LinearBf16,
-                                       &LayerNorm, &LstmCell, &RoundBf16,
-                                       &AllFinite};
+const PackedKernels kGenericKernels = {"generic",     &Linear,    &LinearBf16,
+                                       &LayerNorm,    &LstmCell,  &LstmForward,
+                                       &LstmBackward, &RoundBf16, &AllFinite};
 
 }  // namespace esper::policy::internal

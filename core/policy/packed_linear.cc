@@ -1,5 +1,6 @@
 #include "core/policy/packed_linear.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -64,25 +65,32 @@ PackedLinear::PackedLinear(const at::Tensor& weight, const at::Tensor& bias,
       precision_(precision),
       inputs_(weight.size(1)),
       outputs_(weight.size(0)) {
-  const at::Tensor rows = weight.contiguous();
-  const at::Tensor last = bias.contiguous();
+  const at::Tensor last =
+      bias.defined() ? bias.contiguous() : at::zeros({outputs_}, at::kFloat);
   const bool bf16 = precision == InferencePrecision::kBf16;
   if (bf16 && HasBf16Products()) {
     reordered_bias_ = last.to(at::kBFloat16);
-    reordered_ = TryReorder(rows.to(at::kBFloat16), reordered_bias_);
+    reordered_ =
+        TryReorder(weight.to(at::kBFloat16).contiguous(), reordered_bias_);
     if (reordered_.defined()) return;
   }
   bias_ = AlignedBuffer(padded_outputs() * sizeof(float));
   std::memcpy(bias_.data(), last.const_data_ptr<float>(),
               outputs_ * sizeof(float));
-  const float* w = rows.const_data_ptr<float>();
+  const float* w = weight.const_data_ptr<float>();
+  const int64_t next_output = weight.stride(0);
+  const int64_t next_input = weight.stride(1);
   if (!bf16) {
     panels_ = AlignedBuffer(padded_outputs() * inputs_ * sizeof(float));
     float* to = static_cast<float*>(panels_.data());
-    for (int64_t out = 0; out < outputs_; ++out) {
-      float* panel = to + out / kPanelWidth * kPanelWidth * inputs_;
+    for (int64_t first = 0; first < outputs_; first += kPanelWidth) {
+      const int64_t width = std::min(kPanelWidth, outputs_ - first);
+      const float* from = w + first * next_output;
       for (int64_t k = 0; k < inputs_; ++k) {
-        panel[k * kPanelWidth + out % kPanelWidth] = w[out * inputs_ + k];
+        for (int64_t out = 0; out < width; ++out) {
+          to[out] = from[out * next_output + k * next_input];
+        }
+        to += kPanelWidth;
       }
     }
     return;
@@ -90,14 +98,20 @@ PackedLinear::PackedLinear(const at::Tensor& weight, const at::Tensor& bias,
   const int64_t pairs = (inputs_ + 1) / 2;
   panels_ = AlignedBuffer(padded_outputs() * pairs * sizeof(uint32_t));
   uint32_t* to = static_cast<uint32_t*>(panels_.data());
-  std::vector<float> rounded(inputs_);
-  for (int64_t out = 0; out < outputs_; ++out) {
-    kernels.round_bf16(w + out * inputs_, inputs_, rounded.data());
-    uint32_t* panel = to + out / kPanelWidth * kPanelWidth * pairs;
+  float numbers[kPanelWidth] = {};
+  for (int64_t first = 0; first < outputs_; first += kPanelWidth) {
+    const int64_t width = std::min(kPanelWidth, outputs_ - first);
+    const float* from = w + first * next_output;
     for (int64_t k = 0; k < inputs_; ++k) {
-      panel[k / 2 * kPanelWidth + out % kPanelWidth] |= Bf16Bits(rounded[k])
-                                                        << (k % 2 * 16);
+      for (int64_t out = 0; out < width; ++out) {
+        numbers[out] = from[out * next_output + k * next_input];
+      }
+      kernels.round_bf16(numbers, width, numbers);
+      for (int64_t out = 0; out < width; ++out) {
+        to[k / 2 * kPanelWidth + out] |= Bf16Bits(numbers[out]) << (k % 2 * 16);
+      }
     }
+    to += pairs * kPanelWidth;
   }
 }
 

@@ -37,7 +37,8 @@ class AlignedBuffer {
 class PackedLinear {
  public:
   PackedLinear() = default;  // Undefined.
-  // weight: float32 [out, in]; bias: float32 [out]; host. Copies.
+  // weight: float32 [out, in], any strides; bias: float32 [out], undefined:
+  // zeros; host. Copies.
   PackedLinear(const at::Tensor& weight, const at::Tensor& bias,
                InferencePrecision precision,
                const PackedKernels& kernels = BestKernels());

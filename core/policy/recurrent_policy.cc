@@ -117,8 +117,9 @@ at::Tensor RecurrentPolicy::Parameter(const std::string& name) const {
 }
 
 NetworkWeights RecurrentPolicy::Weights() const {
-  return PackWeights(
-      spec_, [this](const std::string& name) { return Parameter(name); });
+  return TrainingWeights(
+      spec_, [this](const std::string& name) { return Parameter(name); },
+      precision_);
 }
 
 tensor::NamedTensors RecurrentPolicy::StateDict() const {

@@ -15,6 +15,7 @@
 #include "core/policy/network_forward.h"
 #include "core/policy/policy_spec.h"
 #include "core/policy/recurrent_state.h"
+#include "core/policy/training_precision.h"
 #include "core/tensor/safetensors.h"
 #include "torch/nn/module.h"
 
@@ -38,9 +39,12 @@ class RecurrentPolicy : public torch::nn::Module {
   const HeadLayout& layout() const { return layout_; }
   const std::string& spec_digest() const { return spec_digest_; }
 
-  // The parameters as the forward functions read them; joined views carry the
-  // gradient to each parameter. Valid until a parameter is replaced.
+  // The parameters as the forward functions read them, with the precision of
+  // their products. Valid until a parameter is replaced.
   NetworkWeights Weights() const;
+  // Of the products from here on; kFp32 at first.
+  void SetPrecision(TrainingPrecision precision) { precision_ = precision; }
+  TrainingPrecision precision() const { return precision_; }
 
   // Every state-dict entry, buffers included, in upstream's order: copies
   // without gradient.
@@ -72,6 +76,7 @@ class RecurrentPolicy : public torch::nn::Module {
   const PolicySpec spec_;
   const HeadLayout layout_;
   const std::string spec_digest_;
+  TrainingPrecision precision_ = TrainingPrecision::kFp32;
   // In state-dict order, the buffer included; the tensors are the parameters.
   tensor::NamedTensors entries_;
   std::unordered_map<std::string, at::Tensor> by_name_;

@@ -6,11 +6,11 @@
 #include <string>
 #include <utility>
 
-#include "ATen/ops/isfinite.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
 #include "core/error.h"
+#include "core/tensor/checks.h"
 
 namespace esper::ppo {
 namespace {
@@ -108,6 +108,7 @@ LearnerCore::LearnerCore(const policy::PolicySpec& policy_spec,
       identity(NextIdentity()),
       generation(NextIdentity()) {
   network->train(config.predictor_dropout);
+  network->SetPrecision(config.precision);
 }
 
 NamedTensors LearnerCore::NamedParameters() const {
@@ -189,6 +190,7 @@ const policy::RecurrentPolicy& LearnerCore::Anchor() {
   if (!moved_since_publish) return *network;
   if (anchor_ == nullptr || anchor_version_ != counters.version) {
     anchor_ = std::make_shared<policy::RecurrentPolicy>(spec, /*init_seed=*/0);
+    anchor_->SetPrecision(config.precision);
     const absl::Status status = anchor_->LoadStateDict(snapshot->weights);
     TORCH_INTERNAL_ASSERT(status.ok(), status.ToString());
     anchor_version_ = counters.version;
@@ -255,7 +257,7 @@ void LearnerCore::AddGradients(const std::vector<at::Tensor>& earlier) {
 std::string LearnerCore::FirstNonFiniteGradient() const {
   for (size_t i = 0; i < parameters.size(); ++i) {
     const at::Tensor& gradient = parameters[i].grad();
-    if (gradient.defined() && !at::isfinite(gradient).all().item<bool>()) {
+    if (gradient.defined() && tensor::FirstNonFinite(gradient) >= 0) {
       return names[i];
     }
   }

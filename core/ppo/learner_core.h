@@ -142,6 +142,8 @@ class LearnerCore {
   // Adds `earlier` to the parameters' gradients.
   void AddGradients(const std::vector<at::Tensor>& earlier);
   std::string FirstNonFiniteGradient() const;
+  // L2 norm of what is accumulated.
+  double GradientNorm() const;
   // Counts a pass or step that was not finite and takes back its update;
   // returns whether it did. Throws TRAINING_DIVERGED when there were too many
   // in a row.

@@ -3,7 +3,6 @@
 
 #include "ATen/TensorOperators.h"
 #include "ATen/ops/empty.h"
-#include "ATen/ops/isfinite.h"
 #include "ATen/ops/where.h"
 #include "ATen/ops/zeros.h"
 #include "absl/strings/str_cat.h"
@@ -183,11 +182,13 @@ double LearnerCore::AccumulateGradients(OpenEvaluation& evaluation,
   }
   const std::vector<at::Tensor> earlier = TakeGradients();
   kept->open = false;
+  double norm = 0;
   try {
     builder.Backward();
-    const std::string bad = FirstNonFiniteGradient();
-    if (!bad.empty()) {
-      throw NonFiniteError::Input(absl::StrCat("gradient of ", bad));
+    norm = GradientNorm();
+    if (!std::isfinite(norm)) {
+      throw NonFiniteError::Input(
+          absl::StrCat("gradient of ", FirstNonFiniteGradient()));
     }
   } catch (...) {
     PutGradients(earlier);
@@ -195,7 +196,16 @@ double LearnerCore::AccumulateGradients(OpenEvaluation& evaluation,
     throw;
   }
   kept->graph = policy::Evaluation();
+  bool alone = true;
+  for (const at::Tensor& gradient : earlier) {
+    alone = alone && !gradient.defined();
+  }
+  if (alone) return norm;
   AddGradients(earlier);
+  return GradientNorm();
+}
+
+double LearnerCore::GradientNorm() const {
   std::vector<at::Tensor> gradients;
   for (const at::Tensor& parameter : parameters) {
     gradients.push_back(parameter.grad());

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "core/policy/training_precision.h"
 #include "core/ppo/gae.h"
 #include "core/ppo/losses.h"
 #include "core/ppo/moments.h"
@@ -29,6 +30,10 @@ enum class RewardScaling : uint8_t {
   // minibatches are refused.
   kUpstream,
 };
+
+// Limits of the ratio check where acting or training runs in bfloat16.
+inline constexpr double kBf16RatioAlarm = 5e-2;
+inline constexpr double kBf16RatioRefuse = 5e-1;
 
 // What a learner is built with, fixed for its life. The defaults are the
 // product's; `Upstream()` is the reference implementation's behaviour.
@@ -65,6 +70,11 @@ struct LearnerConfig {
   // False, as the reference implementation: it is skipped, what came before it
   // in the update stays.
   bool rollback_failed_updates = true;
+
+  // Of the network's products in evaluation and training. A property of the
+  // process, not of what it trains: checkpoints do not hold it. With kBf16 the
+  // limits of the ratio check are at least kBf16RatioAlarm, kBf16RatioRefuse.
+  policy::TrainingPrecision precision = policy::TrainingPrecision::kFp32;
 
   int64_t max_version_lag = 1;         // >= 0; older steps are refused.
   int64_t max_episode_length = 4096;   // >= 1.

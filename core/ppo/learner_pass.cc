@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <optional>
@@ -228,8 +229,14 @@ class PassRunner {
     if (difference.steps == 0) return;
     report_.ratio_check_max = difference.max;
     report_.ratio_check_mean = difference.mean;
-    report_.ratio_alarm = difference.max > options_.ratio_alarm;
-    if (difference.max <= options_.ratio_refuse) return;
+    const bool bf16 =
+        learner_.config.precision == policy::TrainingPrecision::kBf16;
+    const double refuse =
+        std::max(options_.ratio_refuse, bf16 ? kBf16RatioRefuse : 0.0);
+    report_.ratio_alarm =
+        difference.max >
+        std::max(options_.ratio_alarm, bf16 ? kBf16RatioAlarm : 0.0);
+    if (difference.max <= refuse) return;
     ErrorDetail detail;
     detail.reason = "BEHAVIOUR_MISMATCH";
     detail.field = learner_.spec.heads[difference.head].name;
@@ -245,7 +252,7 @@ class PassRunner {
                      " in row ", difference.row, " at step ", difference.step,
                      " differs by ", difference.max,
                      " from what the same version gives now; the limit is ",
-                     options_.ratio_refuse, "."));
+                     refuse, "."));
   }
 
   void FillTotals() {

@@ -17,6 +17,7 @@
 #include "core/policy/packed_linear.h"
 #include "gtest/gtest.h"
 #include "tests/testing/status_matchers.h"
+#include "torch/csrc/autograd/autograd.h"
 
 namespace esper::policy {
 namespace {
@@ -192,6 +193,60 @@ TEST_F(PackedKernelsTest, LstmCellIsThatOfLibTorch) {
       EXPECT_TRUE(next_c.to(at::kDouble).allclose(expected_c, 1e-6, 1e-6))
           << kernels->name << width;
       EXPECT_TRUE(h.to(at::kDouble).allclose(expected_h, 1e-6, 1e-6));
+    }
+  }
+}
+
+// The training cell is the acting one, and its gradient that of autograd.
+TEST_F(PackedKernelsTest, TrainingCellHasTheGradientOfItsForward) {
+  for (const PackedKernels* kernels : Kernels()) {
+    for (const int64_t width : {1, 7, 16, 37}) {
+      const at::Tensor input = random_.Tensor({4 * width});
+      const at::Tensor product = random_.Tensor({4 * width});
+      const at::Tensor c = random_.Tensor({width});
+      const at::Tensor dh = random_.Tensor({width});
+      const at::Tensor next_dc = random_.Tensor({width});
+      at::Tensor gates = at::empty_like(input), h = at::empty_like(c);
+      at::Tensor next_c = at::empty_like(c), dgates = at::empty_like(input);
+      at::Tensor dc = next_dc.clone();
+      LstmForwardCall forward;
+      forward.input = input.const_data_ptr<float>();
+      forward.product = product.const_data_ptr<float>();
+      forward.c = c.const_data_ptr<float>();
+      forward.width = width;
+      forward.gates = gates.mutable_data_ptr<float>();
+      forward.next_h = h.mutable_data_ptr<float>();
+      forward.next_c = next_c.mutable_data_ptr<float>();
+      kernels->lstm_forward(forward);
+      LstmBackwardCall backward;
+      backward.gates = forward.gates;
+      backward.c = forward.c;
+      backward.next_c = forward.next_c;
+      backward.dh = dh.const_data_ptr<float>();
+      backward.width = width;
+      backward.dc = dc.mutable_data_ptr<float>();
+      backward.dgates = dgates.mutable_data_ptr<float>();
+      kernels->lstm_backward(backward);
+
+      const at::Tensor sum =
+          input.add(product).to(at::kDouble).requires_grad_();
+      const at::Tensor before = c.to(at::kDouble).requires_grad_();
+      const auto gate = [&](int64_t i) {
+        return sum.narrow(0, i * width, width);
+      };
+      const at::Tensor after = gate(1).sigmoid().mul(before).add(
+          gate(0).sigmoid().mul(gate(2).tanh()));
+      const at::Tensor y = gate(3).sigmoid().mul(after.tanh());
+      const auto expected = torch::autograd::grad(
+          {y.mul(dh).sum().add(after.mul(next_dc).sum())}, {sum, before});
+      const auto near = [&](const at::Tensor& x, const at::Tensor& exact) {
+        EXPECT_TRUE(x.to(at::kDouble).allclose(exact, 2e-6, 2e-6))
+            << kernels->name << " " << width;
+      };
+      near(h, y.detach());
+      near(next_c, after.detach());
+      near(dgates, expected[0]);
+      near(dc, expected[1]);
     }
   }
 }

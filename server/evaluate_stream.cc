@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/error.h"
+#include "core/policy/graph_bytes.h"
 #include "proto/codec/error_detail.h"
 #include "proto/codec/tensor_codec.h"
 #include "proto/codec/trajectory_codec.h"
@@ -88,7 +89,11 @@ class EvaluateStream final
   }
 
  private:
-  using Graphs = std::map<int64_t, std::unique_ptr<ppo::OpenEvaluation>>;
+  struct Graph {
+    GraphBudget::Share memory;  // Given back after the graph is freed.
+    std::unique_ptr<ppo::OpenEvaluation> evaluation;
+  };
+  using Graphs = std::map<int64_t, Graph>;
 
   // On the learner's thread: does what the request asks and fills the reply.
   absl::Status Handle(ppo::Learner& learner) {
@@ -125,6 +130,12 @@ class EvaluateStream final
     auto trajectories = codec::DecodeTrajectories(
         request.batch(), learner.spec(), streams_.masks_);
     if (!trajectories.ok()) return trajectories.status();
+    Graph graph;
+    if (request.keep_graph()) {
+      auto memory = TakeMemory(learner, *trajectories);
+      if (!memory.ok()) return memory.status();
+      graph.memory = *std::move(memory);
+    }
     auto evaluation = learner.Evaluate(*trajectories, request.keep_graph());
     if (!evaluation.ok()) return evaluation.status();
     last_id_ = id;
@@ -149,10 +160,53 @@ class EvaluateStream final
     codec::EncodeTensor(numbers.trainable, out->mutable_trainable());
 
     if (request.keep_graph()) {
+      graph.evaluation = *std::move(evaluation);
       absl::MutexLock lock(&mu_);
-      graphs_[id] = *std::move(evaluation);
+      graphs_[id] = std::move(graph);
     }
     return absl::OkStatus();
+  }
+
+  // Memory for the graph of `trajectories`, taken before there is one.
+  absl::StatusOr<GraphBudget::Share> TakeMemory(
+      const ppo::Learner& learner,
+      const std::vector<ppo::Trajectory>& trajectories) {
+    int64_t steps = 0;
+    for (const ppo::Trajectory& row : trajectories) {
+      steps = std::max(steps, row.length());
+    }
+    const int64_t bytes = policy::EvaluationGraphBytes(
+        learner.spec(), learner.config().precision,
+        static_cast<int64_t>(trajectories.size()), steps);
+    const auto refuse = [&](const std::string& budget, int64_t limit,
+                            int64_t used, const std::string& holder) {
+      return Refuse(
+          "BUDGET_EXCEEDED", budget,
+          absl::StrCat("The graph of this evaluation takes ", bytes >> 20,
+                       " MiB; ", holder, " hold ", used >> 20, " of ",
+                       limit >> 20, " MiB."),
+          "Send cotangents for open evaluations first, or split the batch by "
+          "episodes.");
+    };
+    const int64_t own = graph_bytes();
+    const int64_t limit = streams_.options_.max_stream_graph_bytes;
+    if (bytes > limit - own) {
+      return refuse("max_stream_graph_mb", limit, own,
+                    "open evaluations of this stream");
+    }
+    auto share = streams_.budget_.Take(bytes);
+    if (!share.has_value()) {
+      return refuse("max_graph_mb", streams_.budget_.bytes(),
+                    streams_.budget_.used(), "open evaluations of all streams");
+    }
+    return *std::move(share);
+  }
+
+  int64_t graph_bytes() const {
+    absl::MutexLock lock(&mu_);
+    int64_t bytes = 0;
+    for (const auto& [id, graph] : graphs_) bytes += graph.memory.bytes();
+    return bytes;
   }
 
   absl::Status Accumulate(ppo::Learner& learner,
@@ -172,7 +226,7 @@ class EvaluateStream final
     {
       absl::MutexLock lock(&mu_);
       const auto it = graphs_.find(id);
-      if (it != graphs_.end()) evaluation = it->second.get();
+      if (it != graphs_.end()) evaluation = it->second.evaluation.get();
     }
     if (evaluation == nullptr) {
       return Refuse(
@@ -266,6 +320,7 @@ EvaluateStreams::EvaluateStreams(LearnerThread& learner,
       counters_(counters),
       options_(options),
       masks_(learner.policies().spec()),
+      budget_(options.max_graph_bytes),
       watch_([this] { Watch(); }) {}
 
 EvaluateStreams::~EvaluateStreams() {

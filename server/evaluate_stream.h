@@ -1,6 +1,7 @@
 #ifndef ESPER_SERVER_EVALUATE_STREAM_H_
 #define ESPER_SERVER_EVALUATE_STREAM_H_
 
+#include <cstdint>
 #include <set>
 #include <thread>  // NOLINT: joined in the destructor.
 
@@ -9,6 +10,7 @@
 #include "absl/time/time.h"
 #include "esper/v1/policy_training.grpc.pb.h"
 #include "proto/codec/mask_codec.h"
+#include "server/graph_budget.h"
 #include "server/learner_thread.h"
 #include "server/server_counters.h"
 
@@ -17,6 +19,9 @@ namespace esper::server {
 struct EvaluateStreamOptions {
   absl::Duration graph_timeout = absl::Seconds(60);  // > 0.
   int max_open_evaluations = 8;                      // Graphs per stream, >= 1.
+  // Memory of the graphs of one stream and of all streams, bytes, > 0.
+  int64_t max_stream_graph_bytes = int64_t{1} << 30;
+  int64_t max_graph_bytes = int64_t{2} << 30;
 };
 
 class EvaluateStream;
@@ -40,6 +45,8 @@ class EvaluateStreams {
 
   // Graphs alive in all streams.
   int64_t OpenEvaluations() const ABSL_LOCKS_EXCLUDED(mu_);
+  // Memory that graphs hold, those that are about to be freed included.
+  int64_t GraphBytes() const { return budget_.used(); }
 
  private:
   friend class EvaluateStream;
@@ -50,6 +57,7 @@ class EvaluateStreams {
   ServerCounters& counters_;
   const EvaluateStreamOptions options_;
   const codec::MaskCodec masks_;
+  GraphBudget budget_;
 
   // Taken before any stream's own mutex.
   mutable absl::Mutex mu_;

@@ -7,6 +7,7 @@
 #include <iostream>
 #include <sstream>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -22,6 +23,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "core/policy/inference_precision.h"
+#include "core/policy/training_precision.h"
 #include "proto/config/training_config.h"
 #include "server/listen_address.h"
 #include "server/listen_flags.h"
@@ -84,6 +86,20 @@ ABSL_FLAG(std::string, state_key_file, "",
           "File with the key that signs the recurrent states which clients "
           "hold, at least 16 bytes; the same on all replicas. Empty: they "
           "carry a digest that finds damage, not forgery.");
+ABSL_FLAG(std::string, training_precision, "fp32",
+          "Products of the network that is trained: fp32; or bf16, whose "
+          "operands are rounded to bfloat16 and summed in fp32.");
+ABSL_FLAG(int, max_graph_mb, 2048,
+          "Memory of the graphs that all EvaluateActions streams hold open, in "
+          "MiB.");
+ABSL_FLAG(int, max_stream_graph_mb, 1024,
+          "Memory of the graphs that one EvaluateActions stream holds open, in "
+          "MiB.");
+ABSL_FLAG(int, max_open_evaluations, 8,
+          "Evaluations that one EvaluateActions stream holds open.");
+ABSL_FLAG(absl::Duration, graph_timeout, absl::Seconds(60),
+          "Idle time after which an EvaluateActions stream with open "
+          "evaluations ends.");
 ABSL_FLAG(absl::Duration, episode_lease, absl::Minutes(10),
           "Idle time after which an episode expires.");
 
@@ -148,6 +164,31 @@ absl::Status CheckFollowFlags() {
   return absl::OkStatus();
 }
 
+// The budgets of EvaluateActions.
+absl::StatusOr<EvaluateStreamOptions> StreamOptionsFromFlags() {
+  EvaluateStreamOptions options;
+  for (const auto& [name, value, bytes] :
+       {std::make_tuple("max_graph_mb", absl::GetFlag(FLAGS_max_graph_mb),
+                        &options.max_graph_bytes),
+        std::make_tuple("max_stream_graph_mb",
+                        absl::GetFlag(FLAGS_max_stream_graph_mb),
+                        &options.max_stream_graph_bytes)}) {
+    if (value < 1) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, " must be at least 1, got ", value, "."));
+    }
+    *bytes = static_cast<int64_t>(value) << 20;
+  }
+  options.max_open_evaluations = absl::GetFlag(FLAGS_max_open_evaluations);
+  options.graph_timeout = absl::GetFlag(FLAGS_graph_timeout);
+  if (options.max_open_evaluations < 1 ||
+      options.graph_timeout <= absl::ZeroDuration()) {
+    return absl::InvalidArgumentError(
+        "max_open_evaluations and graph_timeout must be above 0.");
+  }
+  return options;
+}
+
 absl::StatusOr<ServerOptions> OptionsFromFlags() {
   ServerOptions options;
   const auto config = ConfigFromFlags();
@@ -173,6 +214,13 @@ absl::StatusOr<ServerOptions> OptionsFromFlags() {
       policy::ParsePrecision(absl::GetFlag(FLAGS_inference_precision));
   if (!precision.ok()) return precision.status();
   options.inference.precision = *precision;
+  const auto training =
+      policy::ParseTrainingPrecision(absl::GetFlag(FLAGS_training_precision));
+  if (!training.ok()) return training.status();
+  options.learner.precision = *training;
+  const auto streams = StreamOptionsFromFlags();
+  if (!streams.ok()) return streams.status();
+  options.streams = *streams;
   options.inference.max_episodes = absl::GetFlag(FLAGS_max_episodes);
   options.inference.max_queued_calls = absl::GetFlag(FLAGS_max_queue);
   options.inference.episode_lease = absl::GetFlag(FLAGS_episode_lease);

@@ -170,6 +170,7 @@ void Server::CreateServices(const std::string& device) {
       std::make_unique<TrainingService>(*learner_, counters_, options_.streams);
   gauges.watchers = [this] { return training_->watchers(); };
   gauges.open_evaluations = [this] { return training_->open_evaluations(); };
+  gauges.graph_bytes = [this] { return training_->graph_bytes(); };
   admin_ =
       std::make_unique<AdminService>(*learner_, checkpoints_, counters_,
                                      std::move(gauges), device, options_.clock);
@@ -209,6 +210,7 @@ absl::Status Server::ServeMetrics() {
   sources.open_episodes = [this] { return inference_->open_episodes(); };
   sources.queued_calls = [this] { return inference_->queued_calls(); };
   sources.open_evaluations = [this] { return training_->open_evaluations(); };
+  sources.graph_bytes = [this] { return training_->graph_bytes(); };
   sources.episodes_ended = [this] {
     return inference_->engine().episodes().EndedByCause();
   };

@@ -32,6 +32,7 @@ void ServingStatus::Fill(v1::GetStatusResponse* response) const {
   response->set_ratio_check_max(-1);
   if (gauges_.open_evaluations) {
     response->set_open_evaluations(gauges_.open_evaluations());
+    response->set_graph_bytes(gauges_.graph_bytes());
   }
   if (gauges_.watchers) response->set_watchers(gauges_.watchers());
   response->set_device(device_);

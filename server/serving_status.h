@@ -25,6 +25,7 @@ class ServingStatus {
     std::function<int64_t()> open_episodes;
     std::function<int64_t()> queued_calls;
     std::function<int64_t()> open_evaluations;
+    std::function<int64_t()> graph_bytes;
     std::function<int64_t()> watchers;
   };
 

@@ -54,6 +54,7 @@ class TrainingService final : public v1::PolicyTraining::CallbackService {
 
   int64_t open_evaluations() const { return streams_.OpenEvaluations(); }
   int64_t watchers() const { return feed_.watchers(); }
+  int64_t graph_bytes() const { return streams_.GraphBytes(); }
 
  private:
   // Answers a call that needs no learner.

@@ -190,6 +190,8 @@ absl::StatusOr<std::string> Commands::Status() {
       {"transitions_trained", status->transitions_trained()},
       {"optimizer_steps", status->optimizer_steps()},
       {"publishes", status->publishes()},
+      {"open_evaluations", status->open_evaluations()},
+      {"graph_bytes", status->graph_bytes()},
       {"ratio_check_max", status->ratio_check_max() < 0
                               ? Json()
                               : Json(status->ratio_check_max())},

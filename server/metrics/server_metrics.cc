@@ -50,6 +50,17 @@ void AddTraining(const ServerMetrics::Sources& from, ScrapedMetrics* metrics) {
   metrics->AddGauge("esper_open_evaluations",
                     "Evaluations that still hold a graph.",
                     from.open_evaluations);
+  metrics->AddGauge("esper_graph_bytes",
+                    "Memory budgeted for the graphs of open evaluations.",
+                    from.graph_bytes);
+  metrics->AddCounter("esper_ratio_alarms_total",
+                      "Passes whose ratio check was above the alarm limit.",
+                      [learner] { return learner->Status().ratio_alarms; });
+  metrics->AddGauge(
+      "esper_policy_lag_versions",
+      "Of the last pass: versions that its steps were behind, on average; "
+      "negative before one.",
+      [learner] { return learner->Status().version_lag; });
 }
 
 void AddProcess(const ServerMetrics::Sources& from, ScrapedMetrics* metrics) {

@@ -6,7 +6,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "client/tensor.h"
+#include "core/policy/graph_bytes.h"
 #include "tests/server/training_server.h"
 
 namespace esper::server {
@@ -56,11 +58,23 @@ class EvaluateActionsTest : public TrainingServerTest {
         std::vector<float>(shape[0] * shape[1] * shape[2], 1.0f), shape);
     return request;
   }
+  // `field`: what the refusal must name; empty: anything.
   void ExpectRefusal(const v1::EvaluateActionsResponse& response,
-                     const std::string& reason) {
+                     const std::string& reason, const std::string& field = "") {
     ASSERT_TRUE(response.has_refusal()) << response.ShortDebugString();
-    EXPECT_THAT(codec::DecodeRefusal(response.refusal()),
-                Refused(CodeOfReason(reason), reason));
+    const absl::Status status = codec::DecodeRefusal(response.refusal());
+    EXPECT_THAT(status, Refused(CodeOfReason(reason), reason));
+    if (!field.empty()) {
+      EXPECT_EQ(codec::DetailOrDefault(status).field, field);
+    }
+  }
+  // Memory is given back on the learner's thread, after the call is over.
+  void WaitForGraphBytes(int64_t bytes) {
+    const absl::Time end = absl::Now() + absl::Seconds(60);
+    while (Status().graph_bytes() != bytes && absl::Now() < end) {
+      absl::SleepFor(absl::Milliseconds(5));
+    }
+    EXPECT_EQ(Status().graph_bytes(), bytes);
   }
 
   std::unique_ptr<grpc::ClientContext> context_;
@@ -186,6 +200,43 @@ TEST_F(EvaluateActionsTest, AnIdleGraphEndsTheStream) {
   EXPECT_FALSE(stream_->Read(&response));  // Ended by the server.
   EXPECT_THAT(codec::DecodeStatus(stream_->Finish(), *context_),
               Refused(Code::kFailedPrecondition, "EVALUATION_EXPIRED"));
+  EXPECT_EQ(Status().open_evaluations(), 0);
+  WaitForGraphBytes(0);
+}
+
+TEST_F(EvaluateActionsTest, AnIdThatNoEvaluationHasIsNotDifferentiable) {
+  const v1::TrajectoryBatch batch = Act(1);
+  Open();
+  const v1::Tensor log_probs =
+      Evaluate(7, batch).evaluation().numbers().log_probs();
+  // Unset, not a number, steps that GetAction answered, an id to come.
+  for (const int64_t id : {0, -1, 1, kSteps - 1, 8}) {
+    ExpectRefusal(Exchange(SumOfLogProbs(id, log_probs)), "NOT_DIFFERENTIABLE",
+                  "evaluation_id");
+    --sequence_;
+  }
+  ASSERT_TRUE(Exchange(SumOfLogProbs(7, log_probs)).has_accumulated());
+}
+
+// A client that declares a policy term must send it, whatever else it sends;
+// one that declares none may train the other outputs alone.
+TEST_F(EvaluateActionsTest, APolicyTermMayNotGoMissing) {
+  const v1::TrajectoryBatch batch = Act(1);
+  Open();
+  const v1::EvaluatedNumbers numbers =
+      Evaluate(1, batch).evaluation().numbers();
+  auto request = SumOfLogProbs(1, numbers.log_probs());
+  v1::Cotangents* cotangents = request.mutable_cotangents();
+  cotangents->clear_log_probs();
+  *cotangents->mutable_values() =
+      client::PackTensor(std::vector<float>(3 * kSteps, 1.0f), {3, kSteps});
+  *cotangents->mutable_entropies() = numbers.entropies();
+  ExpectRefusal(Exchange(request), "POLICY_TERM_MISSING", "log_probs");
+  EXPECT_EQ(Status().open_evaluations(), 1);
+  cotangents->set_trains_policy(false);
+  const auto response = Exchange(request);
+  ASSERT_TRUE(response.has_accumulated()) << response.ShortDebugString();
+  EXPECT_GT(response.accumulated().gradient_norm(), 0);
 }
 
 TEST_F(EvaluateActionsTest, BehaviourNumbersNeverParseAsEvaluatedOnes) {
@@ -198,6 +249,106 @@ TEST_F(EvaluateActionsTest, BehaviourNumbersNeverParseAsEvaluatedOnes) {
       batch.mutable_trajectories(0)->mutable_behaviour()->ParseFromString(
           numbers.SerializeAsString()));
   ExpectRefusal(Evaluate(2, batch), "MALFORMED_REQUEST");
+
+  // And the other way round: a reader of evaluated numbers finds nothing.
+  v1::EvaluatedNumbers swapped;
+  ASSERT_TRUE(swapped.ParseFromString(
+      Act(2).trajectories(0).behaviour().SerializeAsString()));
+  EXPECT_NE(swapped.kind(), v1::NUMBER_KIND_EVALUATED);
+  EXPECT_FALSE(swapped.has_log_probs());
+  EXPECT_FALSE(swapped.has_entropies());
+  EXPECT_FALSE(swapped.has_values());
+}
+
+// The bytes of numbers where cotangents belong are never taken for some.
+TEST_F(EvaluateActionsTest, NumbersNeverParseAsCotangents) {
+  const v1::TrajectoryBatch batch = Act(1);
+  Open();
+  const v1::EvaluatedNumbers numbers =
+      Evaluate(1, batch).evaluation().numbers();
+  v1::BehaviourNumbers behaviour = batch.trajectories(0).behaviour();
+  *behaviour.mutable_entropies() = numbers.entropies();
+  for (const std::string& bytes :
+       {numbers.SerializeAsString(), behaviour.SerializeAsString()}) {
+    v1::EvaluateActionsRequest request;
+    ASSERT_TRUE(request.mutable_cotangents()->ParseFromString(bytes));
+    EXPECT_TRUE(Exchange(request).has_refusal());
+    // Not even with what only a writer knows.
+    *request.mutable_cotangents()->mutable_write() = NextWrite();
+    EXPECT_TRUE(Exchange(request).has_refusal());
+    --sequence_;
+  }
+  EXPECT_EQ(Status().open_evaluations(), 1);
+}
+
+// Room for two graphs in a stream, and for three in all.
+class GraphBudgetTest : public EvaluateActionsTest {
+ protected:
+  void Configure(ServerOptions* options) override {
+    options->streams.graph_timeout = absl::Seconds(60);
+    options->streams.max_open_evaluations = 8;
+    options->streams.max_stream_graph_bytes = 2 * graph_ + graph_ / 2;
+    options->streams.max_graph_bytes = 3 * graph_ + graph_ / 2;
+  }
+
+  // Of `Act(seed)`.
+  const int64_t graph_ = policy::EvaluationGraphBytes(
+      spec_, policy::TrainingPrecision::kFp32, 3, kSteps);
+};
+
+TEST_F(GraphBudgetTest, RefusesByBytesAndNamesTheBudget) {
+  const v1::TrajectoryBatch batch = Act(1);
+  Open();
+  const v1::Tensor log_probs =
+      Evaluate(1, batch).evaluation().numbers().log_probs();
+  ASSERT_TRUE(Evaluate(2, batch).has_evaluation());
+  EXPECT_EQ(Status().graph_bytes(), 2 * graph_);
+  ExpectRefusal(Evaluate(3, batch), "BUDGET_EXCEEDED", "max_stream_graph_mb");
+  // Numbers alone need no memory, and a refusal took none.
+  ASSERT_TRUE(Evaluate(3, batch, /*keep_graph=*/false).has_evaluation());
+  EXPECT_EQ(Status().graph_bytes(), 2 * graph_);
+
+  auto first_context = std::move(context_);
+  auto first_stream = std::move(stream_);
+  Open();
+  ASSERT_TRUE(Evaluate(1, batch).has_evaluation());
+  ExpectRefusal(Evaluate(2, batch), "BUDGET_EXCEEDED", "max_graph_mb");
+
+  // Cotangents make room, for others as well.
+  std::swap(first_context, context_);
+  std::swap(first_stream, stream_);
+  ASSERT_TRUE(Exchange(SumOfLogProbs(1, log_probs)).has_accumulated());
+  EXPECT_EQ(Status().graph_bytes(), 2 * graph_);
+  std::swap(first_context, context_);
+  std::swap(first_stream, stream_);
+  ASSERT_TRUE(Evaluate(2, batch).has_evaluation());
+
+  // So does the end of a stream, however it ends.
+  first_context->TryCancel();
+  WaitForGraphBytes(2 * graph_);
+  ASSERT_TRUE(stream_->WritesDone());
+  ASSERT_TRUE(stream_->Finish().ok());
+  WaitForGraphBytes(0);
+  EXPECT_EQ(Status().open_evaluations(), 0);
+}
+
+TEST_F(GraphBudgetTest, ABatchThatNeverFitsIsRefusedAndChangesNothing) {
+  const v1::TrajectoryBatch batch = Act(1, /*episodes=*/300);
+  Open();
+  ExpectRefusal(Evaluate(1, batch), "BUDGET_EXCEEDED", "max_stream_graph_mb");
+  EXPECT_EQ(Status().graph_bytes(), 0);
+  ASSERT_TRUE(Evaluate(1, Act(2)).has_evaluation());  // Not even the id.
+}
+
+TEST_F(GraphBudgetTest, WeightsThatMovedGiveMemoryBack) {
+  const v1::TrajectoryBatch batch = Act(1);
+  Open();
+  ASSERT_TRUE(Evaluate(1, batch).has_evaluation());
+  ASSERT_TRUE(Evaluate(2, batch).has_evaluation());
+  ASSERT_OK(ForwardBackward(Ppo(batch)));
+  ASSERT_OK(OptimStep(false));
+  ASSERT_TRUE(Evaluate(3, batch).has_evaluation());
+  EXPECT_EQ(Status().graph_bytes(), graph_);
 }
 
 }  // namespace

@@ -48,6 +48,7 @@ class TrainingServerTest : public ::testing::Test {
     options.checkpoint_dir = checkpoints_.string();
     options.streams.graph_timeout = absl::Milliseconds(800);
     options.streams.max_open_evaluations = 2;
+    Configure(&options);
     auto server = Server::Create(options);
     ASSERT_OK(server);
     server_ = *std::move(server);
@@ -60,6 +61,9 @@ class TrainingServerTest : public ::testing::Test {
     ASSERT_OK(lease);
     token_ = lease->lease_token();
   }
+
+  // The last word on how the server is built.
+  virtual void Configure(ServerOptions*) {}
 
   template <typename Request, typename Response, typename Stub>
   absl::StatusOr<Response> Call(

@@ -138,7 +138,7 @@ TEST(LstmSequenceTest, Bf16IsNearFp32) {
                          TrainingPrecision::kBf16))},
       bf16);
   for (size_t i = 0; i < inputs.size(); ++i) {
-    const double error = (b[i].sub(a[i]).norm() / a[i].norm()).item<double>();
+    const double error = b[i].sub(a[i]).norm().div(a[i].norm()).item<double>();
     EXPECT_GT(error, 1e-5) << "input " << i;  // It does round.
     EXPECT_LT(error, 0.1) << "input " << i;
   }

@@ -6,7 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/status.h"
-#include "client/trainer/split_mix.h"
+#include "proto/config/split_mix.h"
 
 namespace esper::client {
 namespace {
@@ -21,7 +21,7 @@ constexpr uint64_t kIncarnationStride = 1000;
 }  // namespace
 
 uint64_t EpisodeSeed(uint64_t root_seed, uint64_t episode) {
-  return SplitMix64(root_seed, episode);
+  return config::SplitMix64(root_seed, episode);
 }
 
 EpisodeScheduler::EpisodeScheduler(const Options& options)

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "client/status.h"
-#include "client/trainer/minibatches.h"
+#include "proto/config/minibatches.h"
 #include "spdlog/spdlog.h"
 
 namespace esper::client {
@@ -55,9 +55,10 @@ absl::Status PolicyUpdate::RunMinibatches(
   for (int pass = 0; pass < options_.passes; ++pass) {
     ++report_.passes;
     kl_sum_ = kl_count_ = 0;
-    const PassKey key = {options_.seed, static_cast<uint64_t>(version_),
+    const config::PassKey key = {options_.seed, static_cast<uint64_t>(version_),
                          static_cast<uint64_t>(pass)};
-    const auto split = SplitRows(static_cast<int>(episodes.size()), parts, key);
+    const auto split =
+        config::SplitRows(static_cast<int>(episodes.size()), parts, key);
     for (int part = 0; part < parts; ++part) {
       v1::ForwardBackwardRequest request = MakeRequest(episodes, &split[part]);
       request.set_minibatch(true);

@@ -67,7 +67,7 @@ absl::StatusOr<std::unique_ptr<Learner>> Learner::CreateFromState(
 }
 
 absl::StatusOr<ForwardBackwardReport> Learner::ForwardBackward(
-    absl::Span<const Trajectory> trajectories, const PpoOptions& options) {
+    absl::Span<const Trajectory> trajectories, const PassOptions& options) {
   return Guard<ForwardBackwardReport>(
       [&] { return core_->ForwardBackward(trajectories, options); });
 }
@@ -118,6 +118,16 @@ absl::StatusOr<double> Learner::AccumulateGradients(
 }
 
 void Learner::ClearGradients() { core_->ClearGradients(); }
+
+std::shared_ptr<const LearnerMark> Learner::Mark() const {
+  return core_->Mark();
+}
+
+void Learner::ReturnTo(const LearnerMark& mark) {
+  core_->ReturnTo(mark);
+  absl::MutexLock lock(&mu_);
+  published_ = core_->snapshot;
+}
 
 LearnerState Learner::Save() const { return core_->Save(); }
 

@@ -27,7 +27,8 @@ namespace esper::ppo {
 
 using tensor::NamedTensors;
 
-class LearnerCore;  // core/ppo/learner_core.h
+class LearnerCore;   // core/ppo/learner_core.h
+struct LearnerMark;  // core/ppo/learner_core.h
 
 // A published version of the policy: what acting needs. Immutable and shared;
 // no tensor in it requires or can get a gradient. Thread-safe.
@@ -138,13 +139,13 @@ class Learner {
       const LearnerState& state);
   ~Learner();
 
-  // Adds the gradient of the PPO loss on these episodes to what is accumulated
+  // Adds the gradient of a loss on these episodes to what is accumulated
   // (unless options.totals_only). Errors: those of `TrajectoryRules`, with the
   // row; UNKNOWN_VERSION and STALE_BEHAVIOUR for steps of a version that is
   // not there or too old; BEHAVIOUR_MISMATCH if acting and training disagree;
   // MALFORMED_REQUEST for an option outside its range or no episode at all.
   absl::StatusOr<ForwardBackwardReport> ForwardBackward(
-      absl::Span<const Trajectory> trajectories, const PpoOptions& options);
+      absl::Span<const Trajectory> trajectories, const PassOptions& options);
 
   // Clips the accumulated gradient, takes one Adam step and clears it. A
   // gradient that is not finite is dropped and nothing else changes; the third
@@ -182,6 +183,14 @@ class Learner {
                                              const Cotangents& cotangents);
   // Drops what is accumulated.
   void ClearGradients();
+
+  // A point to come back to: weights, gradients, optimiser, statistics,
+  // counters and what is published. Costs a copy of the weights.
+  std::shared_ptr<const LearnerMark> Mark() const;
+  // Makes the learner what it was at the mark, which must be its own and made
+  // after the last `Restore`. Evaluations with a graph expire if the weights
+  // have moved since.
+  void ReturnTo(const LearnerMark& mark);
 
   // The tensors are copies.
   LearnerState Save() const;

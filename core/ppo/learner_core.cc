@@ -1,5 +1,6 @@
 #include "core/ppo/learner_core.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <set>
@@ -55,7 +56,7 @@ ObservationNormalizer::Options ObservationOptions(const LearnerConfig& config) {
   return options;
 }
 
-ReturnScaler::Options ReturnOptions(const LearnerConfig& config) {
+ReturnScaler::Options ScalerOptions(const LearnerConfig& config) {
   ReturnScaler::Options options;
   options.averaging = Averaging::ExactThenCapped(config.exact_rows);
   return options;
@@ -86,7 +87,7 @@ void RefuseCall(const std::string& reason, const std::string& field,
 LearnerStatistics::LearnerStatistics(const policy::PolicySpec& spec,
                                      const LearnerConfig& config)
     : observations(spec.observation_width(), ObservationOptions(config)),
-      returns(ReturnOptions(config)),
+      returns(ScalerOptions(config)),
       rewards(/*clip=*/10.0, /*epsilon=*/1e-8),
       values(ValueOptions(config)) {}
 
@@ -127,23 +128,27 @@ bool LearnerCore::has_gradient() const {
 }
 
 PreparedBatch LearnerCore::Prepare(
-    absl::Span<const Trajectory> trajectories) const {
+    absl::Span<const Trajectory> trajectories, TrajectoryUse use,
+    std::optional<int64_t> max_version_lag) const {
   if (trajectories.empty()) {
     RefuseCall("MALFORMED_REQUEST", "trajectories", "There is no episode.",
                "Send at least one.");
   }
   for (size_t row = 0; row < trajectories.size(); ++row) {
     const absl::Status status =
-        rules.Validate(trajectories[row], static_cast<int64_t>(row));
+        rules.Validate(trajectories[row], static_cast<int64_t>(row), use);
     if (!status.ok()) {
       throw Error(status.code(), DetailOf(status).value_or(ErrorDetail()),
                   std::string(status.message()));
     }
   }
   PreparedBatch prepared;
-  prepared.batch = PadTrajectories(trajectories, rules.driver());
+  prepared.batch = PadTrajectories(trajectories, rules.driver(), use);
   const TrajectoryBatch& batch = prepared.batch;
-  CheckVersions(batch.policy_versions.contiguous());
+  if (use == TrajectoryUse::kReinforcement) {
+    CheckVersions(batch.policy_versions.contiguous(),
+                  max_version_lag.value_or(config.max_version_lag));
+  }
   policy::EvaluationInputs& inputs = prepared.inputs;
   inputs.observations = snapshot->scaler.Apply(batch.observations);
   inputs.categorical = batch.categorical;
@@ -155,12 +160,20 @@ PreparedBatch LearnerCore::Prepare(
   return prepared;
 }
 
-void LearnerCore::CheckVersions(const at::Tensor& versions) const {
+int64_t LearnerCore::VersionHistory() const {
+  return std::max(config.max_version_lag,
+                  ImportanceSamplingOptions::kLargestVersionLag) +
+         1;
+}
+
+void LearnerCore::CheckVersions(const at::Tensor& versions, int64_t lag) const {
   const int64_t* data = versions.const_data_ptr<int64_t>();
-  const int64_t oldest = value_units.begin()->first;
+  auto first = value_units.end();
+  for (int64_t i = 0; i <= lag && first != value_units.begin(); ++i) --first;
+  const int64_t oldest = first->first;
   for (const int64_t version :
        std::set<int64_t>(data, data + versions.numel())) {
-    if (value_units.count(version) == 1) continue;
+    if (version >= oldest && value_units.count(version) == 1) continue;
     const std::string recorded = absl::StrCat(
         "A step was recorded under policy version ", version, "; ");
     if (version < oldest) {

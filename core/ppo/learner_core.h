@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -60,6 +61,29 @@ struct PreparedBatch {
   policy::EvaluationInputs inputs;
 };
 
+// Everything that calls change: see Learner::Mark. Tensors other than the
+// weights alias what is never written to.
+struct LearnerMark {
+  uint64_t identity;
+  uint64_t generation;
+  NamedTensors weights;
+  std::vector<at::Tensor> gradients;
+  std::vector<Adam::Slot> slots;
+  double learning_rate;
+  LearnerStatistics statistics;
+  UpdateStart start;
+  double deviation;
+  std::map<int64_t, double> value_units;
+  Moments scaler_moments;
+  std::shared_ptr<const PolicySnapshot> snapshot;
+  LearnerCounters counters;
+  bool moved_since_publish;
+  std::string pass_options;
+  std::string step_options;
+  slot::GradientDrift drift;
+  HeadCollapseMonitor collapse;
+};
+
 // The parts of a learner. Methods throw esper::Error for a caller's mistake;
 // `Learner` turns it into a status.
 class LearnerCore {
@@ -68,7 +92,7 @@ class LearnerCore {
               uint64_t init_seed);
 
   ForwardBackwardReport ForwardBackward(
-      absl::Span<const Trajectory> trajectories, const PpoOptions& options);
+      absl::Span<const Trajectory> trajectories, const PassOptions& options);
   OptimStepReport OptimStep(const OptimStepOptions& options);
   std::shared_ptr<const PolicySnapshot> Publish(int64_t version);
   std::unique_ptr<OpenEvaluation> Evaluate(
@@ -80,6 +104,9 @@ class LearnerCore {
   // Back to the last publish, apart from what counts failures; true if there
   // was anything to take back. Gradients are dropped.
   bool RollBackUpdate();
+
+  std::shared_ptr<const LearnerMark> Mark() const;
+  void ReturnTo(const LearnerMark& mark);
 
   LearnerState Save() const;
   // Fills a learner fresh from its constructor.
@@ -100,8 +127,8 @@ class LearnerCore {
   UpdateStart start;
   // Frozen between publishes.
   double deviation = 1;  // Raw reward per scaled reward.
-  // Raw reward per unit of V, by version; the admissible ones, which are the
-  // newest max_version_lag + 1 of this history.
+  // Raw reward per unit of V, by version, of the newest versions: as many as
+  // some loss may admit (VersionHistory).
   std::map<int64_t, double> value_units;
   // What `snapshot->scaler` was made of.
   Moments scaler_moments;
@@ -122,9 +149,22 @@ class LearnerCore {
  private:
   friend class PassRunner;
 
-  PreparedBatch Prepare(absl::Span<const Trajectory> trajectories) const;
-  // Throws unless each of `versions`, int64 and contiguous, is admissible.
-  void CheckVersions(const at::Tensor& versions) const;
+  // max_version_lag: absent: the configuration's.
+  PreparedBatch Prepare(
+      absl::Span<const Trajectory> trajectories,
+      TrajectoryUse use = TrajectoryUse::kReinforcement,
+      std::optional<int64_t> max_version_lag = std::nullopt) const;
+  // Throws unless each of `versions`, int64 and contiguous, is among the newest
+  // lag + 1.
+  void CheckVersions(const at::Tensor& versions, int64_t lag) const;
+  // Throws BEHAVIOUR_MISMATCH if what was recorded under the published version
+  // is not what it gives; otherwise fills in the report. `now`: float32
+  // [B, T, K], log-probs under the training weights.
+  void CheckRatios(const PreparedBatch& prepared, at::Tensor now,
+                   bool first_pass, const RatioLimits& limits,
+                   ForwardBackwardReport* report);
+  // Versions whose units are kept.
+  int64_t VersionHistory() const;
   // Dropout from here on is a function of this number.
   void SeedDropout(uint64_t stream);
   // The network of the published weights.

@@ -76,6 +76,39 @@ void PpoOptions::Check() const {
   }
 }
 
+void ImportanceSamplingOptions::Check() const {
+  Require(gamma > 0 && gamma <= 1, "gamma", gamma, "(0, 1]");
+  RequirePositive("rho_bar", rho_bar);
+  Require(c_bar > 0 && c_bar <= rho_bar, "c_bar", c_bar, "(0, rho_bar]");
+  Require(trace_lambda >= 0 && trace_lambda <= 1, "trace_lambda", trace_lambda,
+          "[0, 1]");
+  RequireNonNegative("reward_clip", reward_clip);
+  RequireNonNegative("value_coef", value_coef);
+  RequireNonNegative("entropy_coef", entropy_coef);
+  RequireNonNegative("contribution_coef", contribution_coef);
+  RequireNonNegative("contribution_clip", contribution_clip);
+  Require(max_version_lag >= 0 && max_version_lag <= kLargestVersionLag,
+          "max_version_lag", static_cast<double>(max_version_lag),
+          absl::StrCat("[0, ", kLargestVersionLag, "]"));
+  RequirePositive("ratio_alarm", ratio_alarm);
+  RequirePositive("ratio_refuse", ratio_refuse);
+}
+
+void BehaviourCloningOptions::Check() const {
+  RequireNonNegative("entropy_coef", entropy_coef);
+}
+
+PassScope& ScopeOf(PassOptions& options) {
+  return std::visit([](PassScope& scope) -> PassScope& { return scope; },
+                    options);
+}
+
+const PassScope& ScopeOf(const PassOptions& options) {
+  return std::visit(
+      [](const PassScope& scope) -> const PassScope& { return scope; },
+      options);
+}
+
 void OptimStepOptions::Check() const {
   RequirePositive("max_grad_norm", max_grad_norm);
   if (learning_rate) RequirePositive("learning_rate", *learning_rate);

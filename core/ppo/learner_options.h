@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <variant>
 
 #include "core/policy/training_precision.h"
 #include "core/ppo/gae.h"
@@ -76,7 +77,8 @@ struct LearnerConfig {
   // limits of the ratio check are at least kBf16RatioAlarm, kBf16RatioRefuse.
   policy::TrainingPrecision precision = policy::TrainingPrecision::kFp32;
 
-  int64_t max_version_lag = 1;         // >= 0; older steps are refused.
+  // >= 0; older steps are refused, except by a loss with a lag of its own.
+  int64_t max_version_lag = 1;
   int64_t max_episode_length = 4096;   // >= 1.
   int64_t max_nonfinite_in_a_row = 3;  // >= 1.
 
@@ -93,14 +95,45 @@ enum class RatioDenominator : uint8_t {
   kAnchor,     // The published weights', evaluated again.
 };
 
-// Settings of one forward-backward pass.
-struct PpoOptions {
+// Which part of a batch a pass is made over, and what it does besides its loss.
+struct PassScope {
+  // This batch feeds the observation, return and value statistics: once per
+  // update, on its first pass. May be combined with `totals_only`.
+  bool update_statistics = false;
+  // Computes report and totals without gradient.
+  bool totals_only = false;
+  // Totals of the whole batch that this call is a part of. The KL stop is then
+  // left to the call that computed them.
+  std::optional<BatchTotals> totals;
+  // This call is a minibatch with an optimiser step of its own: of `totals` (if
+  // given) only the advantage statistics are read, means are over the
+  // minibatch, and the KL stop is on.
+  bool minibatch = false;
+
+  // One of several calls whose gradients add up to one step.
+  bool part() const { return totals.has_value() && !minibatch; }
+};
+
+// How returns are estimated out of what was recorded.
+struct ReturnOptions {
   double gamma = 0.995;      // (0, 1].
   double gae_lambda = 0.98;  // [0, 1].
   EndHandling ends = EndHandling::kEveryEnd;
   // Bound on a reward once a scale is known, in scaled units; 0: none.
   double reward_clip = 10.0;
+  StatisticsOver statistics_over = StatisticsOver::kUnforced;
+};
 
+// Limits of the ratio check: |log-prob now - recorded| on steps of the
+// published version, before any optimiser step. Raise both fiftyfold if acting
+// runs in bfloat16.
+struct RatioLimits {
+  double ratio_alarm = 1e-3;   // > 0.
+  double ratio_refuse = 1e-2;  // > 0.
+};
+
+// Settings of one forward-backward pass with the clipped surrogate.
+struct PpoOptions : PassScope, ReturnOptions, RatioLimits {
   double clip_ratio = 0.2;                  // > 0.
   double value_clip = 0.0;                  // 0: no value clipping.
   std::optional<double> target_kl = 0.015;  // > 0; absent: never stop.
@@ -123,25 +156,6 @@ struct PpoOptions {
   RatioDenominator denominator = RatioDenominator::kBehaviour;
   PolicyMean policy_mean = PolicyMean::kSteps;
   EntropyOver entropy_over = EntropyOver::kAvailable;
-  StatisticsOver statistics_over = StatisticsOver::kUnforced;
-
-  // This batch feeds the observation, return and value statistics: once per
-  // update, on its first pass. May be combined with `totals_only`.
-  bool update_statistics = false;
-  // Computes report and totals without gradient.
-  bool totals_only = false;
-  // Totals of the whole batch that this call is a part of. The KL stop is then
-  // left to the call that computed them.
-  std::optional<BatchTotals> totals;
-  // This call is a minibatch with an optimiser step of its own: of `totals` (if
-  // given) only the advantage statistics are read, means are over the
-  // minibatch, and the KL stop is on.
-  bool minibatch = false;
-
-  // Ratio check: |log-prob now - recorded| on steps of the published version,
-  // before any optimiser step. Raise both fiftyfold if acting runs in bfloat16.
-  double ratio_alarm = 1e-3;
-  double ratio_refuse = 1e-2;
 
   static PpoOptions Upstream();
   // Throws InvalidArgumentError (MALFORMED_REQUEST), naming the field.
@@ -149,6 +163,43 @@ struct PpoOptions {
   static std::map<std::string, double> DefaultFloors();
   static std::map<std::string, double> DefaultFloorCoefs();
 };
+
+// Settings of one pass with V-trace (core/ppo/importance_sampling.h).
+struct ImportanceSamplingOptions : PassScope, RatioLimits {
+  // A learner knows the units of so many versions, the newest.
+  static constexpr int64_t kLargestVersionLag = 127;
+
+  double gamma = 0.995;             // (0, 1].
+  double rho_bar = 1.0;             // > 0.
+  double c_bar = 1.0;               // (0, rho_bar].
+  double trace_lambda = 1.0;        // [0, 1].
+  double reward_clip = 10.0;        // As in ReturnOptions.
+  double value_coef = 0.5;          // >= 0; Q gets half of it.
+  double entropy_coef = 0.01;       // >= 0.
+  double contribution_coef = 0.0;   // >= 0.
+  double contribution_clip = 10.0;  // >= 0; 0: none.
+  // Versions that steps may be behind, in place of the learner's limit: their
+  // weights correct for it. [0, kLargestVersionLag].
+  int64_t max_version_lag = 31;
+
+  // Throws InvalidArgumentError (MALFORMED_REQUEST), naming the field.
+  void Check() const;
+};
+
+// Settings of one pass of imitation (core/ppo/behaviour_cloning.h).
+struct BehaviourCloningOptions : PassScope {
+  double entropy_coef = 0.0;  // >= 0.
+
+  // Throws InvalidArgumentError (MALFORMED_REQUEST), naming the field.
+  void Check() const;
+};
+
+// The loss of a pass, by the settings that are given.
+using PassOptions = std::variant<PpoOptions, ImportanceSamplingOptions,
+                                 BehaviourCloningOptions>;
+
+PassScope& ScopeOf(PassOptions& options);
+const PassScope& ScopeOf(const PassOptions& options);
 
 struct OptimStepOptions {
   double max_grad_norm = 5.0;           // Global L2 norm, > 0.

@@ -114,8 +114,7 @@ std::shared_ptr<const PolicySnapshot> LearnerCore::Publish(int64_t version) {
   if (config.popart) RescaleValueHeads(old_unit / unit);
   counters.version = version;
   value_units[version] = unit;
-  while (static_cast<int64_t>(value_units.size()) >
-         config.max_version_lag + 1) {
+  while (static_cast<int64_t>(value_units.size()) > VersionHistory()) {
     value_units.erase(value_units.begin());
   }
   if (counters.steps_since_publish > 0) counters.updates += 1;

@@ -145,6 +145,21 @@ at::Tensor Ratios(const at::Tensor& log_probs,
   return at::exp(at::clamp(log_probs - old_log_probs, -20.0, 20.0));
 }
 
+at::Tensor JointLogRatios(const LossInputs& inputs) {
+  const c10::NoGradGuard no_grad;
+  const at::Tensor used = Counted(inputs.relevant, Unforced(inputs));
+  const at::Tensor logs = inputs.log_probs.detach() - inputs.old_log_probs;
+  return at::clamp((logs * used).sum(1), -20.0, 20.0).contiguous();
+}
+
+at::Tensor LikelihoodLoss(const LossInputs& inputs, const at::Tensor& weights,
+                          const BatchTotals& totals) {
+  at::Tensor used = Counted(inputs.relevant, Unforced(inputs));
+  if (weights.defined()) used = used * weights.unsqueeze(1);
+  return (inputs.log_probs * used).sum() *
+         (-1.0 / std::max(totals.unforced_steps, 1.0));
+}
+
 RatioStatistics ComputeRatioStatistics(const LossInputs& inputs,
                                        const LossOptions& options,
                                        at::Tensor* joint) {

@@ -8,10 +8,11 @@
 
 namespace esper::ppo {
 
-// Loss terms of proximal policy optimisation over several masked heads, as pure
-// functions of tensors. N counts valid steps, K heads in storage order, S the
-// entries of the contribution predictor. Nothing here knows of networks,
-// optimisers or rows; splitting a batch is expressed by `BatchTotals`.
+// Loss terms over several masked heads, as pure functions of tensors: those of
+// proximal policy optimisation, and what other losses share with it. N counts
+// valid steps, K heads in storage order, S the entries of the contribution
+// predictor. Nothing here knows of networks, optimisers or rows; splitting a
+// batch is expressed by `BatchTotals`.
 
 // Which steps the mean of a head's policy loss divides by.
 enum class PolicyMean : uint8_t {
@@ -81,7 +82,7 @@ struct LossInputs {
   at::Tensor q_values;       // float32 [N]; undefined drops the term.
   at::Tensor contributions;  // float32 [N, S]; undefined drops the term.
   // Given.
-  at::Tensor old_log_probs;  // float32 [N, K]: ratio denominators.
+  at::Tensor old_log_probs;  // float32 [N, K]: ratio denominators, if read.
   at::Tensor old_values;     // float32 [N]; read if values are clipped.
   at::Tensor advantages;     // float32 [N]: normalised.
   at::Tensor value_targets;  // float32 [N]: in units of V.
@@ -132,6 +133,17 @@ RatioStatistics ComputeRatioStatistics(const LossInputs& inputs,
 
 // Ratios per head: exp(clamp(log_probs - old, -20, 20)), float32 [N, K].
 at::Tensor Ratios(const at::Tensor& log_probs, const at::Tensor& old_log_probs);
+
+// Log of the ratio of each step's choice: the sum over the heads that the
+// effective choice used of log_probs - old_log_probs, bounded to [-20, 20]; 0
+// in forced steps. float32 [N], contiguous, no gradient.
+at::Tensor JointLogRatios(const LossInputs& inputs);
+
+// Minus the weighted log-probability of each step's choice, summed over the
+// heads that the effective choice used, as a mean over unforced steps. weights:
+// float32 [N], no gradient; undefined: 1.
+at::Tensor LikelihoodLoss(const LossInputs& inputs, const at::Tensor& weights,
+                          const BatchTotals& totals);
 
 // Clipped surrogate, summed over heads.
 at::Tensor PolicyLoss(const LossInputs& inputs, const LossOptions& options,

@@ -88,6 +88,31 @@ json ToJson(const PpoOptions& options) {
       {"ratio_refuse", options.ratio_refuse}};
 }
 
+json ToJson(const ImportanceSamplingOptions& options) {
+  return {{"loss", "importance_sampling"},
+          {"gamma", options.gamma},
+          {"rho_bar", options.rho_bar},
+          {"c_bar", options.c_bar},
+          {"trace_lambda", options.trace_lambda},
+          {"reward_clip", options.reward_clip},
+          {"value_coef", options.value_coef},
+          {"entropy_coef", options.entropy_coef},
+          {"contribution_coef", options.contribution_coef},
+          {"contribution_clip", options.contribution_clip},
+          {"max_version_lag", options.max_version_lag},
+          {"update_statistics", options.update_statistics},
+          {"minibatch", options.minibatch},
+          {"ratio_alarm", options.ratio_alarm},
+          {"ratio_refuse", options.ratio_refuse}};
+}
+
+json ToJson(const BehaviourCloningOptions& options) {
+  return {{"loss", "behaviour_cloning"},
+          {"entropy_coef", options.entropy_coef},
+          {"update_statistics", options.update_statistics},
+          {"minibatch", options.minibatch}};
+}
+
 json ToJson(const OptimStepOptions& options) {
   return {{"max_grad_norm", options.max_grad_norm},
           {"learning_rate", OrNull(options.learning_rate)}};

@@ -11,6 +11,8 @@ namespace esper::ppo {
 nlohmann::json ToJson(const LearnerConfig& config);
 // Without the totals of a split batch, which belong to its data.
 nlohmann::json ToJson(const PpoOptions& options);
+nlohmann::json ToJson(const ImportanceSamplingOptions& options);
+nlohmann::json ToJson(const BehaviourCloningOptions& options);
 nlohmann::json ToJson(const OptimStepOptions& options);
 
 }  // namespace esper::ppo

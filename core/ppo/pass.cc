@@ -32,7 +32,7 @@ at::Tensor Numbers(const policy::BehaviourTensor& numbers) {
 LossInputs BindGiven(const policy::BehaviourTensor& before,
                      const TrajectoryBatch& batch, const HeadUse& use) {
   LossInputs inputs;
-  inputs.old_log_probs = batch.Flatten(Numbers(before));
+  if (before.defined()) inputs.old_log_probs = batch.Flatten(Numbers(before));
   inputs.relevant = use.relevant;
   inputs.available = use.available;
   inputs.forced = batch.Flatten(batch.forced);
@@ -65,13 +65,14 @@ std::vector<std::vector<double>> NormalizeRewards(
 }
 
 PassTargets ComputeTargets(absl::Span<const Trajectory> trajectories,
-                           const PpoOptions& options,
+                           const ReturnOptions& options,
                            const RewardUnits& units) {
   GaeOptions gae;
   gae.gamma = options.gamma;
   gae.lambda = options.gae_lambda;
   gae.ends = options.ends;
   std::vector<float> advantages, returns, all_values, td_errors;
+  std::vector<float> all_rewards, all_bootstraps;
   PassTargets targets;
   for (size_t b = 0; b < trajectories.size(); ++b) {
     const Trajectory& row = trajectories[b];
@@ -106,6 +107,9 @@ PassTargets ComputeTargets(absl::Span<const Trajectory> trajectories,
     Append(result.returns, returns);
     Append(result.td_errors, td_errors);
     Append(values, all_values);
+    Append(rewards, all_rewards);
+    Append(bootstraps, all_bootstraps);
+    targets.ends.insert(targets.ends.end(), ends.begin(), ends.end());
     const bool* forced =
         row.forced.defined() ? row.forced.const_data_ptr<bool>() : nullptr;
     for (int64_t t = 0; t < n; ++t) {
@@ -120,6 +124,8 @@ PassTargets ComputeTargets(absl::Span<const Trajectory> trajectories,
   targets.returns = ToTensor(returns);
   targets.values = ToTensor(all_values);
   targets.td_errors = ToTensor(td_errors);
+  targets.rewards = ToTensor(all_rewards);
+  targets.bootstraps = ToTensor(all_bootstraps);
   return targets;
 }
 

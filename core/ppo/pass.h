@@ -44,10 +44,18 @@ struct PassTargets {
   at::Tensor values;  // As recorded.
   at::Tensor td_errors;
   AdvantageMoments moments;  // Over options.statistics_over.
+
+  // What they are made of: rewards scaled, and bounded; what follows a step,
+  // and the bootstrap value behind truncated ones. All [N], the first two
+  // float32.
+  at::Tensor rewards;
+  at::Tensor bootstraps;
+  std::vector<StepEnd> ends;
 };
 
 PassTargets ComputeTargets(absl::Span<const Trajectory> trajectories,
-                           const PpoOptions& options, const RewardUnits& units);
+                           const ReturnOptions& options,
+                           const RewardUnits& units);
 
 // Which heads the effective choices used, and which an allowed choice could
 // have used: bool [N, K].
@@ -60,7 +68,8 @@ HeadUse ComputeHeadUse(const TrajectoryBatch& batch,
 
 // Joins trained outputs with the numbers recorded by acting (or by a reference
 // evaluation), which can only be the ratio's denominator: the types keep the
-// two apart. Padding is dropped. `before`: float32 [B, T, K].
+// two apart. Padding is dropped. `before`: float32 [B, T, K], or undefined: the
+// loss reads no ratio.
 LossInputs BindInputs(const policy::Evaluation& now,
                       const policy::BehaviourTensor& before,
                       const TrajectoryBatch& batch, const HeadUse& use);

@@ -122,6 +122,27 @@ void AddContributionMetrics(const LossInputs& inputs, Metrics* metrics) {
   (*metrics)["contribution_nrmse"] = fit.nrmse;
 }
 
+void AddBatchMetrics(const BatchTotals& totals, Metrics* metrics) {
+  (*metrics)["forced_share"] =
+      1.0 - totals.unforced_steps / std::max(totals.valid_steps, 1.0);
+}
+
+void AddOutcomeMetrics(absl::Span<const Trajectory> trajectories,
+                       const TrajectoryBatch& batch, int64_t version,
+                       Metrics* metrics) {
+  double total_return = 0;
+  for (const Trajectory& row : trajectories) {
+    total_return += row.rewards.sum(at::kDouble).item<double>();
+  }
+  (*metrics)["episode_return"] =
+      total_return / static_cast<double>(trajectories.size());
+  (*metrics)["version_lag"] =
+      static_cast<double>(version) - batch.Flatten(batch.policy_versions)
+                                         .to(at::kDouble)
+                                         .mean()
+                                         .item<double>();
+}
+
 void AddStateMetrics(const LstmHealth& health, Metrics* metrics) {
   const auto add = [metrics](const std::string& part, const StateSize& size) {
     const std::string prefix = "lstm_" + part;

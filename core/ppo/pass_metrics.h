@@ -1,17 +1,20 @@
 #ifndef ESPER_CORE_PPO_PASS_METRICS_H_
 #define ESPER_CORE_PPO_PASS_METRICS_H_
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "ATen/core/Tensor.h"
+#include "absl/types/span.h"
 #include "core/policy/evaluator.h"
 #include "core/policy/policy_spec.h"
 #include "core/policy/recurrent_policy.h"
 #include "core/ppo/losses.h"
 #include "core/ppo/lstm_health.h"
 #include "core/ppo/pass.h"
+#include "core/ppo/trajectory.h"
 
 // The numbers that a pass reports, by name, out of what it computed. Pure
 // functions; none draws a random number or touches a gradient.
@@ -44,6 +47,15 @@ void AddValueMetrics(const PassTargets& targets, Metrics* metrics);
 // contribution_explained_variance, contribution_nrmse, over active targets;
 // nothing with fewer than two.
 void AddContributionMetrics(const LossInputs& inputs, Metrics* metrics);
+
+// forced_share.
+void AddBatchMetrics(const BatchTotals& totals, Metrics* metrics);
+
+// episode_return (raw, mean over rows) and version_lag (mean over steps, behind
+// `version`).
+void AddOutcomeMetrics(absl::Span<const Trajectory> trajectories,
+                       const TrajectoryBatch& batch, int64_t version,
+                       Metrics* metrics);
 
 // lstm_{h,c}_{l2_total,rms,env_rms_mean,env_rms_max,max}.
 void AddStateMetrics(const LstmHealth& health, Metrics* metrics);

@@ -75,7 +75,7 @@ at::Tensor TrajectoryBatch::Flatten(const at::Tensor& x) const {
 }
 
 TrajectoryBatch PadTrajectories(absl::Span<const Trajectory> trajectories,
-                                int64_t driver) {
+                                int64_t driver, TrajectoryUse use) {
   TORCH_CHECK(!trajectories.empty(), "a batch needs at least one trajectory");
   int64_t length = 0;
   for (const Trajectory& row : trajectories) {
@@ -97,7 +97,6 @@ TrajectoryBatch PadTrajectories(absl::Span<const Trajectory> trajectories,
   batch.action_masks = stack(&Trajectory::action_masks);
   batch.actions = stack(&Trajectory::actions);
   batch.continuous_actions = stack(&Trajectory::continuous_actions);
-  batch.behaviour_log_probs = stack(&Trajectory::behaviour_log_probs);
   if (driver >= 0) {
     batch.effective_choices =
         Stack(trajectories, length, [driver](const Trajectory& row) {
@@ -106,6 +105,14 @@ TrajectoryBatch PadTrajectories(absl::Span<const Trajectory> trajectories,
                      : row.actions.select(1, driver).contiguous();
         });
   }
+  batch.forced = stack(&Trajectory::forced);
+  if (!batch.forced.defined()) {
+    batch.forced = at::zeros({rows, length}, at::kBool);
+  }
+  batch.initial_h = StackStates(trajectories, &Trajectory::initial_h);
+  batch.initial_c = StackStates(trajectories, &Trajectory::initial_c);
+  if (use == TrajectoryUse::kImitation) return batch;
+  batch.behaviour_log_probs = stack(&Trajectory::behaviour_log_probs);
   batch.policy_versions = stack(&Trajectory::policy_versions);
   batch.contribution_targets = stack(&Trajectory::contribution_targets);
   batch.contribution_active = Stack(trajectories, length, Active);
@@ -113,12 +120,6 @@ TrajectoryBatch PadTrajectories(absl::Span<const Trajectory> trajectories,
     batch.contribution_active =
         batch.contribution_active.logical_and(batch.valid.unsqueeze(2));
   }
-  batch.forced = stack(&Trajectory::forced);
-  if (!batch.forced.defined()) {
-    batch.forced = at::zeros({rows, length}, at::kBool);
-  }
-  batch.initial_h = StackStates(trajectories, &Trajectory::initial_h);
-  batch.initial_c = StackStates(trajectories, &Trajectory::initial_c);
   return batch;
 }
 

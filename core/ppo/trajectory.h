@@ -18,6 +18,15 @@ enum class EpisodeEnd : uint8_t {
   kTruncated,   // The future is worth `bootstrap_value`.
 };
 
+// What of an episode a pass reads.
+enum class TrajectoryUse : uint8_t {
+  kReinforcement,  // All of it.
+  // What was seen and done, to imitate it. Not read, not checked and perhaps
+  // undefined are: behaviour log-probs, values, rewards, policy versions,
+  // contribution targets, the end and its bootstrap.
+  kImitation,
+};
+
 // One recorded episode of T >= 1 steps, as it was acted. Immutable by
 // convention: its tensors are never written to, and are detached, contiguous
 // host tensors. D is the observation width, S the width of the categorical
@@ -75,10 +84,10 @@ struct TrajectoryBatch {
   at::Tensor action_masks;          // bool [B, T, A].
   at::Tensor actions;               // int64 [B, T, K].
   at::Tensor continuous_actions;    // float32 [B, T, C] or undefined.
-  at::Tensor behaviour_log_probs;   // float32 [B, T, K].
+  at::Tensor behaviour_log_probs;   // float32 [B, T, K]; kReinforcement only.
   at::Tensor effective_choices;     // int64 [B, T]; undefined: no driver.
   at::Tensor forced;                // bool [B, T].
-  at::Tensor policy_versions;       // int64 [B, T].
+  at::Tensor policy_versions;       // int64 [B, T]; kReinforcement only.
   at::Tensor contribution_targets;  // float32 [B, T, S] or undefined.
   at::Tensor contribution_active;   // bool [B, T, S]: measured, fresh, valid.
   at::Tensor valid;                 // bool [B, T].
@@ -97,8 +106,9 @@ struct TrajectoryBatch {
 // states that are absent become zeros if another row has one; if none has, the
 // batch's are undefined. `driver` is the head that effective choices are of, -1
 // if there is none. At least one trajectory is required.
-TrajectoryBatch PadTrajectories(absl::Span<const Trajectory> trajectories,
-                                int64_t driver);
+TrajectoryBatch PadTrajectories(
+    absl::Span<const Trajectory> trajectories, int64_t driver,
+    TrajectoryUse use = TrajectoryUse::kReinforcement);
 
 }  // namespace esper::ppo
 #endif  // ESPER_CORE_PPO_TRAJECTORY_H_

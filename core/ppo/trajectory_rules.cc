@@ -81,12 +81,16 @@ TrajectoryRules::TrajectoryRules(const policy::PolicySpec& spec,
 }
 
 absl::Status TrajectoryRules::Validate(const Trajectory& trajectory,
-                                       int64_t row) const {
+                                       int64_t row, TrajectoryUse use) const {
+  const bool outcomes = use == TrajectoryUse::kReinforcement;
   try {
     CheckHeader(trajectory, row);
-    CheckShapes(trajectory, row);
+    if (outcomes) CheckEnd(trajectory, row);
+    CheckShapes(trajectory);
+    if (outcomes) CheckOutcomeShapes(trajectory);
     CheckNumbers(trajectory, row);
-    CheckChoices(trajectory, row);
+    if (outcomes) CheckOutcomeNumbers(trajectory, row);
+    CheckChoices(trajectory, row, use);
   } catch (const Error& error) {
     if (error.detail().row >= 0) return ToStatus(error);
     ErrorDetail detail = error.detail();
@@ -127,6 +131,11 @@ void TrajectoryRules::CheckHeader(const Trajectory& trajectory,
                         max_length_, " are allowed."),
            "Cut long episodes and mark the parts as truncated.");
   }
+}
+
+void TrajectoryRules::CheckEnd(const Trajectory& trajectory,
+                               int64_t row) const {
+  const std::string name = NameOf(trajectory, row);
   if (trajectory.end == EpisodeEnd::kUnset) {
     Refuse("MALFORMED_REQUEST", "end_kind", row, -1,
            absl::StrCat(name, " is neither terminated nor truncated."),
@@ -150,8 +159,7 @@ void TrajectoryRules::CheckHeader(const Trajectory& trajectory,
   }
 }
 
-void TrajectoryRules::CheckShapes(const Trajectory& trajectory,
-                                  int64_t row) const {
+void TrajectoryRules::CheckShapes(const Trajectory& trajectory) const {
   const Trajectory& t = trajectory;
   const int64_t steps = t.length(), heads = spec_.num_heads();
   CheckTensor(t.observations, "observations", at::kFloat,
@@ -174,14 +182,25 @@ void TrajectoryRules::CheckShapes(const Trajectory& trajectory,
                      "absent: the policy has no Gaussian head",
                      tensor::Describe(t.continuous_actions));
   }
+  CheckOptional(t.effective_choices, "effective_choices", at::kLong, {steps});
+  CheckOptional(t.forced, "forced", at::kBool, {steps});
+  if (t.initial_h.defined() != t.initial_c.defined()) {
+    throw ShapeError("initial_c", "sent together with initial_h",
+                     tensor::Describe(t.initial_c));
+  }
+  const std::vector<int64_t> state = {spec_.lstm_layers, spec_.hidden_dim};
+  CheckOptional(t.initial_h, "initial_h", at::kFloat, state);
+  CheckOptional(t.initial_c, "initial_c", at::kFloat, state);
+}
+
+void TrajectoryRules::CheckOutcomeShapes(const Trajectory& trajectory) const {
+  const Trajectory& t = trajectory;
+  const int64_t steps = t.length(), heads = spec_.num_heads();
   CheckTensor(t.behaviour_log_probs, "behaviour_log_probs", at::kFloat,
               {steps, heads});
   CheckTensor(t.values, "values", at::kFloat, {steps});
   CheckTensor(t.rewards, "rewards", at::kFloat, {steps});
   CheckTensor(t.policy_versions, "policy_versions", at::kLong, {steps});
-  CheckOptional(t.effective_choices, "effective_choices", at::kLong, {steps});
-  CheckOptional(t.forced, "forced", at::kBool, {steps});
-
   const int64_t outputs = spec_.contribution_outputs;
   if (t.contribution_targets.defined() != t.contribution_mask.defined()) {
     throw ShapeError("contribution_mask", "sent together with the targets",
@@ -192,24 +211,13 @@ void TrajectoryRules::CheckShapes(const Trajectory& trajectory,
   CheckOptional(t.contribution_mask, "contribution_mask", at::kBool,
                 {steps, outputs});
   CheckOptional(t.contribution_fresh, "contribution_fresh", at::kBool, {steps});
-  if (t.initial_h.defined() != t.initial_c.defined()) {
-    throw ShapeError("initial_c", "sent together with initial_h",
-                     tensor::Describe(t.initial_c));
-  }
-  const std::vector<int64_t> state = {spec_.lstm_layers, spec_.hidden_dim};
-  CheckOptional(t.initial_h, "initial_h", at::kFloat, state);
-  CheckOptional(t.initial_c, "initial_c", at::kFloat, state);
 }
 
 void TrajectoryRules::CheckNumbers(const Trajectory& trajectory,
                                    int64_t row) const {
   const Trajectory& t = trajectory;
   CheckFinite(t.observations, "observations", row);
-  CheckFinite(t.rewards, "rewards", row);
-  CheckFinite(t.values, "values", row);
-  CheckFinite(t.behaviour_log_probs, "behaviour_log_probs", row);
   CheckFinite(t.continuous_actions, "continuous_actions", row);
-  CheckFinite(t.contribution_targets, "contribution_targets", row);
   CheckFinite(t.initial_h, "initial_h", row, /*has_steps=*/false);
   CheckFinite(t.initial_c, "initial_c", row, /*has_steps=*/false);
   if (t.categorical.defined()) {
@@ -224,6 +232,15 @@ void TrajectoryRules::CheckNumbers(const Trajectory& trajectory,
              "Send -1 for nothing, otherwise an index in range.");
     }
   }
+}
+
+void TrajectoryRules::CheckOutcomeNumbers(const Trajectory& trajectory,
+                                          int64_t row) const {
+  const Trajectory& t = trajectory;
+  CheckFinite(t.rewards, "rewards", row);
+  CheckFinite(t.values, "values", row);
+  CheckFinite(t.behaviour_log_probs, "behaviour_log_probs", row);
+  CheckFinite(t.contribution_targets, "contribution_targets", row);
   const int64_t version = tensor::FirstOutside(t.policy_versions, 1, INT64_MAX);
   if (version >= 0) {
     Refuse("UNKNOWN_VERSION", "policy_versions", row, version,
@@ -233,8 +250,8 @@ void TrajectoryRules::CheckNumbers(const Trajectory& trajectory,
   }
 }
 
-void TrajectoryRules::CheckChoices(const Trajectory& trajectory,
-                                   int64_t row) const {
+void TrajectoryRules::CheckChoices(const Trajectory& trajectory, int64_t row,
+                                   TrajectoryUse use) const {
   const int64_t steps = trajectory.length(), heads = layout_.num_heads();
   const int64_t* actions = trajectory.actions.const_data_ptr<int64_t>();
   for (int64_t t = 0; t < steps; ++t) {
@@ -255,7 +272,9 @@ void TrajectoryRules::CheckChoices(const Trajectory& trajectory,
       } else {
         CheckChoice(trajectory, row, t, k, used);
       }
-      CheckLogProb(trajectory, row, t, k, used);
+      if (use == TrajectoryUse::kReinforcement) {
+        CheckLogProb(trajectory, row, t, k, used);
+      }
     }
     CheckEffective(trajectory, row, t);
   }

@@ -37,7 +37,10 @@ class TrajectoryRules {
   //   BAD_BEHAVIOUR      log-prob > 0, < -1000, or not 0 for an unused head; of
   //                      a Gaussian head > 20 or < -1000 per dimension;
   //   UNKNOWN_VERSION    a version below 1.
-  absl::Status Validate(const Trajectory& trajectory, int64_t row) const;
+  // Only what `use` reads is checked.
+  absl::Status Validate(
+      const Trajectory& trajectory, int64_t row,
+      TrajectoryUse use = TrajectoryUse::kReinforcement) const;
 
   // Which heads some allowed driver choice would use, bool [N, K], from masks
   // bool [N, A]; a head without a driver is always available.
@@ -52,9 +55,15 @@ class TrajectoryRules {
 
  private:
   void CheckHeader(const Trajectory& trajectory, int64_t row) const;
-  void CheckShapes(const Trajectory& trajectory, int64_t row) const;
+  void CheckEnd(const Trajectory& trajectory, int64_t row) const;
+  // What was seen and done.
+  void CheckShapes(const Trajectory& trajectory) const;
   void CheckNumbers(const Trajectory& trajectory, int64_t row) const;
-  void CheckChoices(const Trajectory& trajectory, int64_t row) const;
+  // What acting and the environment answered.
+  void CheckOutcomeShapes(const Trajectory& trajectory) const;
+  void CheckOutcomeNumbers(const Trajectory& trajectory, int64_t row) const;
+  void CheckChoices(const Trajectory& trajectory, int64_t row,
+                    TrajectoryUse use) const;
   // One step `t` of head `k`, whose action is in range.
   void CheckChoice(const Trajectory& trajectory, int64_t row, int64_t t,
                    int64_t k, bool used) const;

@@ -56,7 +56,7 @@ class FieldReader {
   absl::Status status_;
 };
 
-absl::Status CheckHeader(const v1::Trajectory& message, int64_t row) {
+absl::Status CheckOutcome(const v1::Trajectory& message, int64_t row) {
   if (message.end_kind() != v1::END_KIND_TERMINATED &&
       message.end_kind() != v1::END_KIND_TRUNCATED) {
     return Malformed("end_kind", row, "it is neither terminated nor truncated.",
@@ -68,6 +68,10 @@ absl::Status CheckHeader(const v1::Trajectory& message, int64_t row) {
                      "Send what GetAction returned, never what "
                      "EvaluateActions returned.");
   }
+  return absl::OkStatus();
+}
+
+absl::Status CheckHeader(const v1::Trajectory& message, int64_t row) {
   if (message.observations().shape_size() == 2 &&
       message.observations().shape(0) == 0) {
     return Malformed("observations", row, "it has no steps.",
@@ -103,12 +107,46 @@ absl::StatusOr<at::Tensor> DecodeMasks(const v1::Trajectory& message,
   return codec.SelectConditional(*masks, choices);
 }
 
+// What acting and the environment answered.
+void ReadOutcome(const v1::Trajectory& message, const policy::PolicySpec& spec,
+                 int64_t steps, FieldReader* reader, ppo::Trajectory* result) {
+  const std::vector<v1::DataType> f32 = {v1::DATA_TYPE_FLOAT32};
+  const int64_t slots = spec.contribution_outputs;
+  const v1::BehaviourNumbers& behaviour = message.behaviour();
+  reader->Read(behaviour.log_probs(), "behaviour.log_probs",
+               {steps, spec.num_heads()}, f32, &result->behaviour_log_probs);
+  reader->Read(behaviour.values(), "behaviour.values", {steps}, f32,
+               &result->values);
+  reader->Read(message.policy_versions(), "policy_versions", {steps},
+               {v1::DATA_TYPE_INT64}, &result->policy_versions);
+  reader->Read(message.rewards(), "rewards", {steps}, f32, &result->rewards);
+  reader->ReadOptional(message.contribution_targets(), "contribution_targets",
+                       {steps, slots}, f32, &result->contribution_targets);
+  reader->ReadOptional(message.contribution_mask(), "contribution_mask",
+                       {steps, slots}, {v1::DATA_TYPE_BOOL},
+                       &result->contribution_mask);
+  if (result->contribution_mask.defined()) {
+    result->contribution_fresh = result->contribution_mask.any(1);
+  }
+  const bool truncated = message.end_kind() == v1::END_KIND_TRUNCATED;
+  result->end =
+      truncated ? ppo::EpisodeEnd::kTruncated : ppo::EpisodeEnd::kTerminated;
+  if (message.has_bootstrap_value()) {
+    result->bootstrap_value = message.bootstrap_value();
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<ppo::Trajectory> DecodeTrajectory(const v1::Trajectory& message,
                                                  const policy::PolicySpec& spec,
                                                  const MaskCodec& codec,
-                                                 int64_t row) {
+                                                 int64_t row,
+                                                 ppo::TrajectoryUse use) {
+  if (use == ppo::TrajectoryUse::kReinforcement) {
+    const absl::Status outcome = CheckOutcome(message, row);
+    if (!outcome.ok()) return outcome;
+  }
   const absl::Status header = CheckHeader(message, row);
   if (!header.ok()) return header;
   const std::vector<v1::DataType> f32 = {v1::DATA_TYPE_FLOAT32};
@@ -125,7 +163,6 @@ absl::StatusOr<ppo::Trajectory> DecodeTrajectory(const v1::Trajectory& message,
   if (!reader.status().ok()) return reader.status();
   const int64_t steps = result.length();
   const int64_t heads = spec.num_heads();
-  const int64_t slots = spec.contribution_outputs;
   if (spec.categorical_count() > 0) {
     reader.Read(message.categorical(), "categorical",
                 {steps, spec.categorical_count()},
@@ -134,7 +171,6 @@ absl::StatusOr<ppo::Trajectory> DecodeTrajectory(const v1::Trajectory& message,
     reader.ReadOptional(message.categorical(), "categorical", {steps, 0},
                         {v1::DATA_TYPE_INT8}, &result.categorical);
   }
-  const v1::BehaviourNumbers& behaviour = message.behaviour();
   reader.Read(message.actions(), "actions", {steps, heads}, index,
               &result.actions);
   if (spec.continuous_width() > 0) {
@@ -153,27 +189,18 @@ absl::StatusOr<ppo::Trajectory> DecodeTrajectory(const v1::Trajectory& message,
                      " has continuous_actions ",
                      Describe(message.continuous_actions()), "."));
   }
-  reader.Read(behaviour.log_probs(), "behaviour.log_probs", {steps, heads}, f32,
-              &result.behaviour_log_probs);
-  reader.Read(behaviour.values(), "behaviour.values", {steps}, f32,
-              &result.values);
-  reader.Read(message.policy_versions(), "policy_versions", {steps},
-              {v1::DATA_TYPE_INT64}, &result.policy_versions);
-  reader.Read(message.rewards(), "rewards", {steps}, f32, &result.rewards);
   reader.ReadOptional(message.effective_choices(), "effective_choices", {steps},
                       index, &result.effective_choices);
   reader.ReadOptional(message.forced(), "forced", {steps}, {v1::DATA_TYPE_BOOL},
                       &result.forced);
-  reader.ReadOptional(message.contribution_targets(), "contribution_targets",
-                      {steps, slots}, f32, &result.contribution_targets);
-  reader.ReadOptional(message.contribution_mask(), "contribution_mask",
-                      {steps, slots}, {v1::DATA_TYPE_BOOL},
-                      &result.contribution_mask);
   const std::vector<int64_t> state = {spec.lstm_layers, spec.hidden_dim};
   reader.ReadOptional(message.initial_hidden(), "initial_hidden", state, f32,
                       &result.initial_h);
   reader.ReadOptional(message.initial_cell(), "initial_cell", state, f32,
                       &result.initial_c);
+  if (use == ppo::TrajectoryUse::kReinforcement) {
+    ReadOutcome(message, spec, steps, &reader, &result);
+  }
   if (!reader.status().ok()) return reader.status();
 
   result.actions = result.actions.to(at::kLong);
@@ -181,25 +208,15 @@ absl::StatusOr<ppo::Trajectory> DecodeTrajectory(const v1::Trajectory& message,
     if (tensor->defined()) *tensor = tensor->to(at::kLong);
   }
   if (spec.categorical_count() == 0) result.categorical = at::Tensor();
-  if (result.contribution_mask.defined()) {
-    result.contribution_fresh = result.contribution_mask.any(1);
-  }
   auto masks = DecodeMasks(message, spec, codec, result.actions, row);
   if (!masks.ok()) return masks.status();
   result.action_masks = *std::move(masks);
-
-  const bool truncated = message.end_kind() == v1::END_KIND_TRUNCATED;
-  result.end =
-      truncated ? ppo::EpisodeEnd::kTruncated : ppo::EpisodeEnd::kTerminated;
-  if (message.has_bootstrap_value()) {
-    result.bootstrap_value = message.bootstrap_value();
-  }
   return result;
 }
 
 absl::StatusOr<std::vector<ppo::Trajectory>> DecodeTrajectories(
     const v1::TrajectoryBatch& message, const policy::PolicySpec& spec,
-    const MaskCodec& masks) {
+    const MaskCodec& masks, ppo::TrajectoryUse use) {
   if (message.trajectories_size() == 0) {
     ErrorDetail detail;
     detail.reason = "MALFORMED_REQUEST";
@@ -211,7 +228,7 @@ absl::StatusOr<std::vector<ppo::Trajectory>> DecodeTrajectories(
   std::vector<ppo::Trajectory> result;
   for (int row = 0; row < message.trajectories_size(); ++row) {
     auto trajectory =
-        DecodeTrajectory(message.trajectories(row), spec, masks, row);
+        DecodeTrajectory(message.trajectories(row), spec, masks, row, use);
     if (!trajectory.ok()) return trajectory.status();
     result.push_back(*std::move(trajectory));
   }

@@ -21,16 +21,18 @@ namespace esper::codec {
 //                      initial state without the other;
 //   INVALID_ACTION     an action of the driver head outside its range.
 // Values are left to ppo::TrajectoryRules, which is the one place that
-// checks them.
-absl::StatusOr<ppo::Trajectory> DecodeTrajectory(const v1::Trajectory& message,
-                                                 const policy::PolicySpec& spec,
-                                                 const MaskCodec& masks,
-                                                 int64_t row);
+// checks them. To be imitated, an episode's fields that imitation does not read
+// are not decoded either, whatever they hold.
+absl::StatusOr<ppo::Trajectory> DecodeTrajectory(
+    const v1::Trajectory& message, const policy::PolicySpec& spec,
+    const MaskCodec& masks, int64_t row,
+    ppo::TrajectoryUse use = ppo::TrajectoryUse::kReinforcement);
 
 // The whole batch. MALFORMED_REQUEST if it is empty.
 absl::StatusOr<std::vector<ppo::Trajectory>> DecodeTrajectories(
     const v1::TrajectoryBatch& message, const policy::PolicySpec& spec,
-    const MaskCodec& masks);
+    const MaskCodec& masks,
+    ppo::TrajectoryUse use = ppo::TrajectoryUse::kReinforcement);
 
 }  // namespace esper::codec
 #endif  // ESPER_PROTO_CODEC_TRAJECTORY_CODEC_H_

@@ -1,9 +1,9 @@
-#ifndef ESPER_CLIENT_TRAINER_SPLIT_MIX_H_
-#define ESPER_CLIENT_TRAINER_SPLIT_MIX_H_
+#ifndef ESPER_PROTO_CONFIG_SPLIT_MIX_H_
+#define ESPER_PROTO_CONFIG_SPLIT_MIX_H_
 
 #include <cstdint>
 
-namespace esper::client {
+namespace esper::config {
 
 // Number `position` of the SplitMix64 stream (Steele et al., 2014) that starts
 // at `seed`: a random number as a function of where it is used. Thread-safe.
@@ -14,5 +14,5 @@ inline uint64_t SplitMix64(uint64_t seed, uint64_t position) {
   return x ^ (x >> 31);
 }
 
-}  // namespace esper::client
-#endif  // ESPER_CLIENT_TRAINER_SPLIT_MIX_H_
+}  // namespace esper::config
+#endif  // ESPER_PROTO_CONFIG_SPLIT_MIX_H_

@@ -1,11 +1,11 @@
-#include "client/trainer/minibatches.h"
+#include "proto/config/minibatches.h"
 
 #include <algorithm>
 #include <numeric>
 
-#include "client/trainer/split_mix.h"
+#include "proto/config/split_mix.h"
 
-namespace esper::client {
+namespace esper::config {
 
 std::vector<std::vector<int>> SplitRows(int rows, int parts,
                                         const PassKey& key) {
@@ -27,4 +27,4 @@ std::vector<std::vector<int>> SplitRows(int rows, int parts,
   return split;
 }
 
-}  // namespace esper::client
+}  // namespace esper::config

@@ -1,4 +1,4 @@
-#include "client/trainer/minibatches.h"
+#include "proto/config/minibatches.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <map>
 
-namespace esper::client {
+namespace esper::config {
 namespace {
 
 using ::testing::ElementsAre;
@@ -56,4 +56,4 @@ TEST(SplitRowsTest, IsUniform) {
 }
 
 }  // namespace
-}  // namespace esper::client
+}  // namespace esper::config

@@ -84,22 +84,31 @@ absl::StatusOr<Response> TrainingClient::Write(
     const std::string& method,
     grpc::Status (Stub::*call)(grpc::ClientContext*, const Request&, Response*),
     Request& request) {
-  int64_t sequence = 0;
-  {
-    absl::MutexLock lock(&mu_);
-    if (token_ == 0) return NoLease();
-    sequence = last_sequence_ + 1;
-    request.mutable_write()->set_lease_token(token_);
-    request.mutable_write()->set_sequence(sequence);
-  }
+  auto write = NextWrite();
+  if (!write.ok()) return write.status();
+  *request.mutable_write() = *write;
   auto response = CallUnary(retry_, method, *stub_, call, request);
+  NoteOutcome(*write, response.status());
+  return response;
+}
+
+absl::StatusOr<v1::LearnerWrite> TrainingClient::NextWrite() const {
   absl::MutexLock lock(&mu_);
-  if (response.ok()) {
-    last_sequence_ = sequence;
-  } else if (!IsRefusal(response.status())) {
+  if (token_ == 0) return NoLease();
+  v1::LearnerWrite write;
+  write.set_lease_token(token_);
+  write.set_sequence(last_sequence_ + 1);
+  return write;
+}
+
+void TrainingClient::NoteOutcome(const v1::LearnerWrite& write,
+                                 const absl::Status& status) {
+  absl::MutexLock lock(&mu_);
+  if (status.ok()) {
+    last_sequence_ = write.sequence();
+  } else if (!IsRefusal(status)) {
     token_ = 0;
   }
-  return response;
 }
 
 absl::StatusOr<v1::ForwardBackwardResponse> TrainingClient::ForwardBackward(
@@ -116,6 +125,35 @@ absl::StatusOr<v1::OptimStepResponse> TrainingClient::OptimStep(
     v1::OptimStepRequest request) {
   absl::MutexLock lock(&write_mu_);
   return Write("OptimStep", &Stub::OptimStep, request);
+}
+
+absl::StatusOr<v1::UpdateResult> TrainingClient::UpdatePolicy(
+    v1::UpdatePolicyRequest& request,
+    const std::function<void(const v1::UpdateProgress&)>& progress,
+    absl::Duration attempt_timeout) {
+  absl::MutexLock lock(&write_mu_);
+  auto write = NextWrite();
+  if (!write.ok()) return write.status();
+  *request.mutable_write() = *write;
+  RetryPolicy retry = retry_;
+  retry.attempt_timeout = attempt_timeout;
+  v1::UpdateResult result;
+  absl::Status status =
+      RetryCall(retry, "UpdatePolicy", [&](grpc::ClientContext* context, int) {
+        auto reader = stub_->UpdatePolicy(context, request);
+        v1::UpdatePolicyResponse response;
+        while (reader->Read(&response)) {
+          if (response.has_result()) {
+            result = response.result();
+          } else if (progress) {
+            progress(response.progress());
+          }
+        }
+        return reader->Finish();
+      });
+  NoteOutcome(*write, status);
+  if (!status.ok()) return status;
+  return result;
 }
 
 bool TrainingClient::has_lease() const {

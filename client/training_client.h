@@ -4,6 +4,7 @@
 #include <grpcpp/channel.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -11,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "client/call.h"
 #include "esper/v1/policy_training.grpc.pb.h"
 
@@ -50,6 +52,16 @@ class TrainingClient {
   absl::StatusOr<v1::OptimStepResponse> OptimStep(v1::OptimStepRequest request)
       ABSL_LOCKS_EXCLUDED(write_mu_, mu_);
 
+  // A whole update; fills in `write`. `progress`, if given, is told after each
+  // minibatch, from the calling thread, and again from the start if the call
+  // is repeated. An attempt that takes longer than `attempt_timeout` is given
+  // up, and the server takes its work back.
+  absl::StatusOr<v1::UpdateResult> UpdatePolicy(
+      v1::UpdatePolicyRequest& request,
+      const std::function<void(const v1::UpdateProgress&)>& progress = nullptr,
+      absl::Duration attempt_timeout = absl::Minutes(10))
+      ABSL_LOCKS_EXCLUDED(write_mu_, mu_);
+
   bool has_lease() const ABSL_LOCKS_EXCLUDED(mu_);
   // Forgets the lease, which the server has given to another or lost.
   void DropLease() ABSL_LOCKS_EXCLUDED(mu_);
@@ -57,6 +69,12 @@ class TrainingClient {
  private:
   using Stub = v1::PolicyTraining::Stub;
 
+  // The number of the next write. FAILED_PRECONDITION without a lease.
+  absl::StatusOr<v1::LearnerWrite> NextWrite() const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mu_);
+  // Accounts for the outcome of a write.
+  void NoteOutcome(const v1::LearnerWrite& write, const absl::Status& status)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mu_);
   // Numbers the request, calls, and accounts for the outcome.
   template <typename Request, typename Response>
   absl::StatusOr<Response> Write(

@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "proto/codec/tensor_codec.h"
 #include "proto/config/field_rules.h"
-#include "server/ppo_messages.h"
+#include "server/loss_messages.h"
 #include "server/refusal.h"
 
 namespace esper::server {
@@ -38,6 +38,21 @@ absl::Status DecodeDoubles(const v1::Tensor& message, const std::string& field,
   values->assign(data, data + size);
   return absl::OkStatus();
 }
+
+void EncodeTotals(const ppo::BatchTotals& totals, v1::BatchTotals* message) {
+  EncodeDoubles(totals.head_steps, message->mutable_head_steps());
+  EncodeDoubles(totals.available_steps, message->mutable_available_steps());
+  EncodeDoubles(totals.mean_entropies, message->mutable_mean_entropies());
+  message->set_valid_steps(totals.valid_steps);
+  message->set_unforced_steps(totals.unforced_steps);
+  message->set_value_weight(totals.value_weight);
+  message->set_contribution_entries(totals.contribution_entries);
+  message->set_advantage_count(totals.advantage_count);
+  message->set_advantage_mean(totals.advantage_mean);
+  message->set_advantage_std(totals.advantage_std);
+}
+
+}  // namespace
 
 absl::StatusOr<ppo::BatchTotals> DecodeTotals(const v1::BatchTotals& message,
                                               int64_t heads) {
@@ -83,50 +98,24 @@ absl::StatusOr<ppo::BatchTotals> DecodeTotals(const v1::BatchTotals& message,
   return totals;
 }
 
-void EncodeTotals(const ppo::BatchTotals& totals, v1::BatchTotals* message) {
-  EncodeDoubles(totals.head_steps, message->mutable_head_steps());
-  EncodeDoubles(totals.available_steps, message->mutable_available_steps());
-  EncodeDoubles(totals.mean_entropies, message->mutable_mean_entropies());
-  message->set_valid_steps(totals.valid_steps);
-  message->set_unforced_steps(totals.unforced_steps);
-  message->set_value_weight(totals.value_weight);
-  message->set_contribution_entries(totals.contribution_entries);
-  message->set_advantage_count(totals.advantage_count);
-  message->set_advantage_mean(totals.advantage_mean);
-  message->set_advantage_std(totals.advantage_std);
-}
-
-}  // namespace
-
-absl::StatusOr<ppo::PpoOptions> DecodePpoOptions(
+absl::StatusOr<ppo::PassOptions> DecodePassOptions(
     const v1::ForwardBackwardRequest& request, int64_t heads) {
-  if (!request.has_ppo()) {
-    return Refuse("MALFORMED_REQUEST", "loss", "The request names no loss.",
-                  "Set the field ppo, or use EvaluateActions with a loss of "
-                  "your own.");
-  }
-  if (!v1::Profile_IsValid(request.profile())) {
-    return Refuse(
-        "MALFORMED_REQUEST", "profile",
-        absl::StrCat("profile = ", request.profile(), " is no known profile."),
-        "Leave it unset for the default profile.");
-  }
-  auto decoded = DecodePpoLoss(request.ppo(), request.profile());
-  if (!decoded.ok()) return decoded.status();
-  ppo::PpoOptions options = *std::move(decoded);
-  options.update_statistics = request.first_pass();
-  options.totals_only = request.totals_only();
-  options.minibatch = request.minibatch();
+  auto options = DecodeLoss(request);
+  if (!options.ok()) return options.status();
+  ppo::PassScope& scope = ppo::ScopeOf(*options);
+  scope.update_statistics = request.first_pass();
+  scope.totals_only = request.totals_only();
+  scope.minibatch = request.minibatch();
   if (request.has_totals()) {
     auto totals = DecodeTotals(request.totals(), heads);
     if (!totals.ok()) return totals.status();
-    options.totals = *std::move(totals);
+    scope.totals = *std::move(totals);
   }
   return options;
 }
 
 void EncodeReport(const ppo::ForwardBackwardReport& report,
-                  const ppo::PpoOptions& options,
+                  const ppo::PassOptions& options,
                   v1::ForwardBackwardResponse* response) {
   response->mutable_metrics()->insert(report.metrics.begin(),
                                       report.metrics.end());
@@ -144,7 +133,7 @@ void EncodeReport(const ppo::ForwardBackwardReport& report,
   *response->mutable_anomalies() = {report.anomalies.begin(),
                                     report.anomalies.end()};
   EncodeTotals(report.totals, response->mutable_totals());
-  *response->mutable_effective() = EncodePpoLoss(options, report.effective);
+  EncodeEffective(options, report.effective, response);
 }
 
 void EncodeStep(const ppo::OptimStepReport& report,
@@ -152,6 +141,8 @@ void EncodeStep(const ppo::OptimStepReport& report,
   response->set_stepped(report.stepped);
   response->set_gradient_norm_before_clip(report.gradient_norm_before_clip);
   response->set_weights_change_l2(report.weights_change_l2);
+  response->set_optimizer_steps(report.optimizer_steps);
+  response->set_nonfinite_tensor(report.nonfinite_tensor);
   response->set_rolled_back(report.rolled_back);
   *response->mutable_anomalies() = {report.anomalies.begin(),
                                     report.anomalies.end()};

@@ -10,14 +10,18 @@
 // Messages of PolicyTraining to and from the learner's types.
 namespace esper::server {
 
-// The options of one pass. `heads` is K. MALFORMED_REQUEST naming the field if
-// no loss is set or a coefficient is outside its range; BAD_SHAPE for totals of
-// another number of heads.
-absl::StatusOr<ppo::PpoOptions> DecodePpoOptions(
+// The options of one pass: its loss (server/loss_messages.h) and scope. `heads`
+// is K. MALFORMED_REQUEST naming the field if no loss is set or a coefficient
+// is outside its range; BAD_SHAPE for totals of another number of heads.
+absl::StatusOr<ppo::PassOptions> DecodePassOptions(
     const v1::ForwardBackwardRequest& request, int64_t heads);
 
+// Errors as above.
+absl::StatusOr<ppo::BatchTotals> DecodeTotals(const v1::BatchTotals& message,
+                                              int64_t heads);
+
 void EncodeReport(const ppo::ForwardBackwardReport& report,
-                  const ppo::PpoOptions& options,
+                  const ppo::PassOptions& options,
                   v1::ForwardBackwardResponse* response);
 
 void EncodeStep(const ppo::OptimStepReport& report,

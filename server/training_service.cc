@@ -1,14 +1,15 @@
 #include "server/training_service.h"
 
 #include <chrono>
+#include <memory>
 #include <utility>
 
 #include "proto/codec/duration.h"
-#include "proto/codec/trajectory_codec.h"
 #include "server/grpc_status.h"
 #include "server/ppo_messages.h"
 #include "server/refusal.h"
 #include "server/training_messages.h"
+#include "server/whole_update.h"
 #include "spdlog/spdlog.h"
 
 namespace esper::server {
@@ -38,7 +39,7 @@ TrainingService::TrainingService(LearnerThread& learner,
                                  const EvaluateStreamOptions& stream_options)
     : learner_(learner),
       counters_(counters),
-      masks_(learner.policies().spec()),
+      calls_(learner, counters),
       streams_(learner, counters, stream_options),
       feed_(learner.policies(), counters) {}
 
@@ -157,24 +158,12 @@ grpc::ServerUnaryReactor* TrainingService::ForwardBackward(
 absl::Status TrainingService::DoForwardBackward(
     ppo::Learner& learner, const v1::ForwardBackwardRequest& request,
     v1::ForwardBackwardResponse* response) {
-  auto options = DecodePpoOptions(
+  auto options = DecodePassOptions(
       request, static_cast<int64_t>(learner.spec().heads.size()));
   if (!options.ok()) return options.status();
-  auto trajectories =
-      codec::DecodeTrajectories(request.batch(), learner.spec(), masks_);
+  auto trajectories = calls_.ReadTrajectories(request.batch(), *options);
   if (!trajectories.ok()) return trajectories.status();
-  auto report = learner.ForwardBackward(*trajectories, *options);
-  if (!report.ok()) return report.status();
-  learner_.NotePass(*report);
-  if (report->ratio_alarm) {
-    spdlog::warn(
-        "ratio check {:.3g} is above the alarm limit: acting and training "
-        "disagree",
-        *report->ratio_check_max);
-  }
-  EncodeReport(*report, *options, response);
-  learner_.policies().FillHeader(response->mutable_header());
-  return absl::OkStatus();
+  return calls_.ForwardBackward(learner, *trajectories, *options, response);
 }
 
 grpc::ServerUnaryReactor* TrainingService::OptimStep(
@@ -194,24 +183,58 @@ absl::Status TrainingService::DoOptimStep(ppo::Learner& learner,
   // A last pass that stopped early leaves nothing to step with, but the update
   // it belongs to may still be published.
   if (learner.has_gradient() || !request.publish()) {
-    auto report = learner.OptimStep(*options);
-    if (!report.ok()) return report.status();
-    EncodeStep(*report, response);
-    if (!report->stepped) {
-      spdlog::warn("optimiser step skipped: {} is not finite",
-                   report->nonfinite_tensor);
-    }
+    absl::Status stepped = calls_.OptimStep(learner, *options, response);
+    if (!stepped.ok()) return stepped;
   }
   response->set_optimizer_steps(learner.optimizer_steps());
-  if (request.publish() && learner.unpublished_steps() > 0) {
-    absl::Status published = learner_.Publish(learner);
-    if (!published.ok()) return published;
-    ++counters_.publishes;
-    response->set_published(true);
-    spdlog::info("published policy version {}", learner.policy_version());
+  if (request.publish()) {
+    auto published = calls_.PublishSteps(learner);
+    if (!published.ok()) return published.status();
+    response->set_published(*published);
   }
-  learner_.policies().FillHeader(response->mutable_header());
+  calls_.FillHeader(response->mutable_header());
   return absl::OkStatus();
+}
+
+grpc::ServerWriteReactor<v1::UpdatePolicyResponse>*
+TrainingService::UpdatePolicy(grpc::CallbackServerContext* context,
+                              const v1::UpdatePolicyRequest* request) {
+  auto* stream = new UpdateStream(context, counters_);
+  auto answer = std::make_shared<v1::UpdatePolicyResponse>();
+  // One piece of work from the first pass to the publish: nothing of another
+  // call can come in between, and a client that is gone is noticed by
+  // `proceed`.
+  learner_.Write(
+      request->write(), answer.get(),
+      [this, stream, request, answer](ppo::Learner& learner) {
+        return DoUpdatePolicy(learner, *request, *stream, answer.get());
+      },
+      [stream, answer](const absl::Status& status) {
+        stream->End(status, std::move(*answer));
+      });
+  return stream;
+}
+
+absl::Status TrainingService::DoUpdatePolicy(
+    ppo::Learner& learner, const v1::UpdatePolicyRequest& request,
+    UpdateStream& stream, v1::UpdatePolicyResponse* answer) {
+  if (absl::Status alive = stream.Proceed(); !alive.ok()) return alive;
+  auto plan = DecodeUpdatePlan(request);
+  if (!plan.ok()) return plan.status();
+  auto rows = calls_.ReadTrajectories(request.batch(), plan->loss);
+  if (!rows.ok()) return rows.status();
+  WholeUpdate::Hooks hooks;
+  hooks.proceed = [this, &stream, &request] {
+    absl::Status alive = stream.Proceed();
+    if (!alive.ok()) return alive;
+    // An update may take longer than the lease.
+    return learner_.lease().Renew(request.write().lease_token()).status();
+  };
+  hooks.progress = [&stream](v1::UpdateProgress progress) {
+    stream.Progress(std::move(progress));
+  };
+  return WholeUpdate(calls_, learner, *plan, hooks)
+      .Run(*rows, answer->mutable_result());
 }
 
 }  // namespace esper::server

@@ -2,11 +2,12 @@
 #define ESPER_SERVER_TRAINING_SERVICE_H_
 
 #include "esper/v1/policy_training.grpc.pb.h"
-#include "proto/codec/mask_codec.h"
 #include "server/evaluate_stream.h"
+#include "server/learner_calls.h"
 #include "server/learner_thread.h"
 #include "server/policy_feed.h"
 #include "server/server_counters.h"
+#include "server/update_stream.h"
 
 namespace esper::server {
 
@@ -42,6 +43,9 @@ class TrainingService final : public v1::PolicyTraining::CallbackService {
   grpc::ServerUnaryReactor* OptimStep(grpc::CallbackServerContext* context,
                                       const v1::OptimStepRequest* request,
                                       v1::OptimStepResponse* response) override;
+  grpc::ServerWriteReactor<v1::UpdatePolicyResponse>* UpdatePolicy(
+      grpc::CallbackServerContext* context,
+      const v1::UpdatePolicyRequest* request) override;
 
   grpc::ServerWriteReactor<v1::WatchPolicyResponse>* WatchPolicy(
       grpc::CallbackServerContext* context,
@@ -74,10 +78,14 @@ class TrainingService final : public v1::PolicyTraining::CallbackService {
   absl::Status DoOptimStep(ppo::Learner& learner,
                            const v1::OptimStepRequest& request,
                            v1::OptimStepResponse* response);
+  absl::Status DoUpdatePolicy(ppo::Learner& learner,
+                              const v1::UpdatePolicyRequest& request,
+                              UpdateStream& stream,
+                              v1::UpdatePolicyResponse* answer);
 
   LearnerThread& learner_;
   ServerCounters& counters_;
-  const codec::MaskCodec masks_;
+  LearnerCalls calls_;
   EvaluateStreams streams_;
   PolicyFeed feed_;
 };

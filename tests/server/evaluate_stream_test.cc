@@ -193,6 +193,74 @@ TEST_F(EvaluateActionsTest, WeightsThatMovedExpireAnEvaluation) {
   }
 }
 
+TEST_F(EvaluateActionsTest, AnOptimiserStepIsABarrier) {
+  const v1::TrajectoryBatch batch = Act(1);
+  Open();
+  const auto before = Evaluate(1, batch).evaluation();
+  EXPECT_EQ(before.optimizer_steps(), 0);
+  // Sent before the step: in it.
+  ASSERT_TRUE(Exchange(SumOfLogProbs(1, before.numbers().log_probs()))
+                  .has_accumulated());
+  const auto open = Evaluate(2, batch).evaluation();
+  EXPECT_EQ(open.numbers().log_probs().data(),
+            before.numbers().log_probs().data());
+  ASSERT_OK(OptimStep(false));
+  // Made before it, answered after it: too late.
+  ExpectRefusal(Exchange(SumOfLogProbs(2, open.numbers().log_probs())),
+                "EVALUATION_EXPIRED");
+  --sequence_;
+  EXPECT_THAT(OptimStep(false),
+              Refused(Code::kFailedPrecondition, "NOT_DIFFERENTIABLE"));
+  --sequence_;
+  // Made after it: the new weights.
+  const auto after = Evaluate(3, batch).evaluation();
+  EXPECT_EQ(after.optimizer_steps(), 1);
+  EXPECT_NE(after.numbers().log_probs().data(),
+            before.numbers().log_probs().data());
+  ASSERT_TRUE(Exchange(SumOfLogProbs(3, after.numbers().log_probs()))
+                  .has_accumulated());
+}
+
+TEST_F(EvaluateActionsTest, ARepeatedNumberAccumulatesOnce) {
+  const v1::TrajectoryBatch batch = Act(1);
+  Open();
+  const auto request =
+      SumOfLogProbs(1, Evaluate(1, batch).evaluation().numbers().log_probs());
+  const auto first = Exchange(request);
+  ASSERT_TRUE(first.has_accumulated());
+  const auto again = Exchange(request);
+  ASSERT_TRUE(again.has_accumulated()) << again.ShortDebugString();
+  EXPECT_EQ(first.accumulated().gradient_norm(),
+            again.accumulated().gradient_norm());
+}
+
+TEST_F(EvaluateActionsTest, AStepThatIsNotFiniteIsNamedAndChangesNothing) {
+  const v1::TrajectoryBatch batch = Act(1);
+  Open();
+  // Each gradient is finite, their sum is not.
+  for (int64_t id = 1; id <= 8; ++id) {
+    const v1::Tensor values =
+        Evaluate(id, batch).evaluation().numbers().values();
+    v1::EvaluateActionsRequest request;
+    v1::Cotangents* cotangents = request.mutable_cotangents();
+    *cotangents->mutable_write() = NextWrite();
+    cotangents->set_evaluation_id(id);
+    *cotangents->mutable_values() =
+        client::PackTensor(std::vector<float>(3 * kSteps, 3e36f), {3, kSteps});
+    const auto response = Exchange(request);
+    ASSERT_TRUE(response.has_accumulated()) << response.ShortDebugString();
+  }
+  const auto step = OptimStep(true);
+  ASSERT_OK(step);
+  EXPECT_FALSE(step->stepped());
+  EXPECT_FALSE(step->published());
+  EXPECT_EQ(step->nonfinite_tensor().rfind("state_value_head.", 0), 0)
+      << step->nonfinite_tensor();
+  EXPECT_EQ(step->weights_change_l2(), 0);
+  EXPECT_EQ(step->optimizer_steps(), 0);
+  EXPECT_EQ(Status().header().policy_version(), 1);
+}
+
 TEST_F(EvaluateActionsTest, AnIdleGraphEndsTheStream) {
   Open();
   ASSERT_TRUE(Evaluate(1, Act(1)).has_evaluation());
@@ -284,11 +352,11 @@ TEST_F(EvaluateActionsTest, NumbersNeverParseAsCotangents) {
 // Room for two graphs in a stream, and for three in all.
 class GraphBudgetTest : public EvaluateActionsTest {
  protected:
-  void Configure(ServerOptions* options) override {
-    options->streams.graph_timeout = absl::Seconds(60);
-    options->streams.max_open_evaluations = 8;
-    options->streams.max_stream_graph_bytes = 2 * graph_ + graph_ / 2;
-    options->streams.max_graph_bytes = 3 * graph_ + graph_ / 2;
+  void Configure(ServerOptions& options) override {
+    options.streams.graph_timeout = absl::Seconds(60);
+    options.streams.max_open_evaluations = 8;
+    options.streams.max_stream_graph_bytes = 2 * graph_ + graph_ / 2;
+    options.streams.max_graph_bytes = 3 * graph_ + graph_ / 2;
   }
 
   // Of `Act(seed)`.

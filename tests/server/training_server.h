@@ -48,7 +48,7 @@ class TrainingServerTest : public ::testing::Test {
     options.checkpoint_dir = checkpoints_.string();
     options.streams.graph_timeout = absl::Milliseconds(800);
     options.streams.max_open_evaluations = 2;
-    Configure(&options);
+    Configure(options);
     auto server = Server::Create(options);
     ASSERT_OK(server);
     server_ = *std::move(server);
@@ -62,8 +62,8 @@ class TrainingServerTest : public ::testing::Test {
     token_ = lease->lease_token();
   }
 
-  // The last word on how the server is built.
-  virtual void Configure(ServerOptions*) {}
+  // Changes what the server is started with.
+  virtual void Configure(ServerOptions& /*options*/) {}
 
   template <typename Request, typename Response, typename Stub>
   absl::StatusOr<Response> Call(

@@ -6,7 +6,10 @@
 #include <utility>
 #include <vector>
 
+#include "ATen/TensorOperators.h"
+#include "absl/synchronization/notification.h"
 #include "client/tensor.h"
+#include "core/ppo/learner.h"
 #include "tests/server/training_server.h"
 
 namespace esper::server {
@@ -262,6 +265,119 @@ TEST_F(TrainingServiceTest, CoefficientsOutsideTheirRangeAreRefused) {
   no_loss.clear_ppo();
   EXPECT_THAT(ForwardBackward(no_loss),
               Refused(Code::kInvalidArgument, "MALFORMED_REQUEST"));
+}
+
+// A gradient of a loss, per parameter tensor, as the learner holds it.
+ppo::NamedTensors GradientsOf(Server& server) {
+  ppo::NamedTensors gradients;
+  absl::Notification done;
+  server.learner().Run(
+      [&gradients](ppo::Learner& learner) {
+        gradients = learner.Gradients();
+        learner.ClearGradients();
+        return absl::OkStatus();
+      },
+      [&done](const absl::Status&) { done.Notify(); });
+  done.WaitForNotification();
+  return gradients;
+}
+
+TEST_F(TrainingServiceTest, PartsOfABatchGiveTheGradientOfTheWhole) {
+  v1::TrajectoryBatch batch = Act(1, /*episodes=*/4);
+  // Rows of differing lengths.
+  *batch.add_trajectories() =
+      esper::testing::ActEpisodes(channel_, spec_, 1, 2 * kSteps, /*seed=*/7)
+          .trajectories(0);
+  using Change = void (*)(v1::ForwardBackwardRequest*);
+  for (const Change loss : {
+           Change([](v1::ForwardBackwardRequest* r) { r->mutable_ppo(); }),
+           Change([](v1::ForwardBackwardRequest* r) {
+             r->mutable_importance_sampling();
+           }),
+           Change([](v1::ForwardBackwardRequest* r) {
+             r->mutable_behaviour_cloning();
+           }),
+       }) {
+    auto whole = Ppo(batch);
+    loss(&whole);
+    whole.set_first_pass(false);
+    ASSERT_OK(ForwardBackward(whole));
+    const ppo::NamedTensors expected = GradientsOf(*server_);
+    whole.set_totals_only(true);
+    const auto totals = ForwardBackward(whole);
+    ASSERT_OK(totals);
+    for (const auto& [from, to] : {std::pair<int, int>{0, 1}, {1, 3}, {3, 5}}) {
+      v1::TrajectoryBatch rows;
+      for (int row = from; row < to; ++row) {
+        *rows.add_trajectories() = batch.trajectories(row);
+      }
+      auto part = Ppo(rows);
+      loss(&part);
+      part.set_first_pass(false);
+      *part.mutable_totals() = totals->totals();
+      ASSERT_OK(ForwardBackward(part));
+    }
+    const ppo::NamedTensors gradients = GradientsOf(*server_);
+    for (size_t i = 0; i < gradients.size(); ++i) {
+      const double norm = expected[i].second.norm().item<double>();
+      const double gap =
+          (gradients[i].second - expected[i].second).norm().item<double>();
+      EXPECT_LE(gap, 1e-6 * norm) << gradients[i].first;
+    }
+  }
+}
+
+TEST_F(TrainingServiceTest, EveryLossSaysWhatItUsed) {
+  const v1::TrajectoryBatch batch = Act(1);
+  auto request = Ppo(batch);
+  request.mutable_importance_sampling()->set_rho_bar(0.5);
+  auto importance = ForwardBackward(request);
+  ASSERT_OK(importance);
+  EXPECT_FALSE(importance->has_effective());
+  const v1::ImportanceSamplingLoss& used =
+      importance->effective_importance_sampling();
+  EXPECT_EQ(used.rho_bar(), 0.5);
+  EXPECT_EQ(used.c_bar(), 0.5);  // Never above rho_bar.
+  EXPECT_EQ(used.gamma(), 0.995);
+  EXPECT_EQ(used.max_version_lag(), 31);
+  EXPECT_GT(importance->metrics().at("gradient_norm"), 0);
+
+  request = Ppo(batch);
+  request.mutable_behaviour_cloning();
+  auto cloning = ForwardBackward(request);
+  ASSERT_OK(cloning);
+  EXPECT_TRUE(cloning->has_effective_behaviour_cloning());
+  EXPECT_FALSE(cloning->has_ratio_check_max());
+
+  const auto refused = [&](auto change) {
+    auto bad = Ppo(batch);
+    change(&bad);
+    EXPECT_THAT(ForwardBackward(bad),
+                Refused(Code::kInvalidArgument, "MALFORMED_REQUEST"));
+    --sequence_;
+  };
+  using R = v1::ForwardBackwardRequest*;
+  refused([](R r) { r->mutable_importance_sampling()->set_gamma(0); });
+  refused([](R r) { r->mutable_importance_sampling()->set_c_bar(1.5); });
+  refused(
+      [](R r) { r->mutable_importance_sampling()->set_max_version_lag(128); });
+  refused([](R r) {
+    r->mutable_behaviour_cloning()->set_entropy_coef(std::nan(""));
+  });
+}
+
+TEST_F(TrainingServiceTest, OldBehaviourIsImportanceWeighted) {
+  const v1::TrajectoryBatch old = Act(1);
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_OK(ForwardBackward(Ppo(Act(10 + i))));
+    ASSERT_OK(OptimStep(true));
+  }
+  auto request = Ppo(old);
+  request.mutable_importance_sampling();
+  auto pass = ForwardBackward(request);
+  ASSERT_OK(pass);
+  EXPECT_EQ(pass->metrics().at("version_lag"), 2);
+  ASSERT_OK(OptimStep(false));
 }
 
 TEST_F(TrainingServiceTest, ADrainingServerRefusesTraining) {

@@ -35,7 +35,7 @@ std::vector<MethodAccess> MakeTable() {
 
   add("esper.v1.PolicyTraining",
       {"AcquireLearner", "RenewLearner", "ReleaseLearner", "EvaluateActions",
-       "ForwardBackward", "OptimStep", "WatchPolicy"},
+       "ForwardBackward", "OptimStep", "UpdatePolicy", "WatchPolicy"},
       Role::kTraining);
 
   add("esper.v1.PolicyAdmin", {"GetStatus"}, Roles::All());

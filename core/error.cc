@@ -87,6 +87,8 @@ absl::StatusCode DesignedCode(const std::string& reason,
       {"NOT_READY", Code::kUnavailable},
       {"CORRUPT_VERSION", Code::kDataLoss},
       {"CORRUPT_CHECKPOINT", Code::kDataLoss},
+      {"CORRUPT_RECORDING", Code::kDataLoss},
+      {"INCOMPLETE_RECORDING", Code::kFailedPrecondition},
       {"UNKNOWN_CHECKPOINT", Code::kNotFound},
       {"NONFINITE_LOGITS", Code::kInternal},
   };

@@ -17,6 +17,7 @@ v1::OpenEpisodesRequest OpenRequest(const std::vector<EpisodeStart>& episodes) {
     start->set_incarnation(episode.incarnation);
     start->set_seed(episode.seed);
     start->set_deterministic(episode.deterministic);
+    start->set_record(episode.record);
   }
   return request;
 }

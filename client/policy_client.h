@@ -26,6 +26,9 @@ struct EpisodeStart {
   uint64_t incarnation = 1;     // >= 1.
   uint64_t seed = 0;            // Of the policy's sampling noise.
   bool deterministic = false;   // Most probable actions, no noise.
+  // The server keeps what training needs, under the episode's id; every step
+  // but the first must then carry the outcome of the one before.
+  bool record = false;
 };
 
 // An episode that is open on the server.
@@ -42,6 +45,8 @@ struct StepOutcome {
   // float32 [S], percentage points, and which were measured; empty if none.
   std::vector<float> contribution_targets;
   std::vector<uint8_t> contribution_mask;
+  // The rewards of all steps before count as 0: of recorded episodes only.
+  bool forfeits_earlier_rewards = false;
 };
 
 // What the policy is shown.

@@ -66,6 +66,7 @@ void ToProto(const StepOutcome& outcome, v1::StepOutcome* proto) {
   proto->set_reward(outcome.reward);
   proto->set_effective_choice(outcome.effective_choice);
   proto->set_forced(outcome.forced);
+  proto->set_forfeits_earlier_rewards(outcome.forfeits_earlier_rewards);
   uint64_t bits = 0;
   for (size_t i = 0; i < outcome.contribution_mask.size() && i < 64; ++i) {
     if (outcome.contribution_mask[i]) bits |= uint64_t{1} << i;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <random>
 #include <utility>
@@ -9,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/policy_messages.h"
+#include "client/recording_records.h"
 #include "nlohmann/json.hpp"
 
 namespace esper::client {
@@ -264,18 +266,21 @@ absl::Status ReplayRecord(const log::ActionLogRecord& record,
   return absl::DataLossError("The log has a header in its middle.");
 }
 
-}  // namespace
-
-absl::StatusOr<ReplayReport> Replay(ActionLogReader& log, PolicyClient& client,
-                                    double tolerance) {
+// Replays what `next` gives until it gives nothing. `recorded`: of the first
+// answer.
+using NextRecord =
+    std::function<absl::StatusOr<std::optional<log::ActionLogRecord>>()>;
+absl::StatusOr<ReplayReport> ReplayAll(const v1::ResponseHeader& recorded,
+                                       const NextRecord& next,
+                                       PolicyClient& client, double tolerance) {
   const auto policy = client.GetPolicy();
   if (!policy.ok()) return policy.status();
   ReplayReport report;
-  report.recorded = log.header().server();
+  report.recorded = recorded;
   report.served = policy->header();
   if (report.recorded.spec_digest() != report.served.spec_digest()) {
     return absl::FailedPreconditionError(
-        absl::StrCat("The log is of a policy with the specification ",
+        absl::StrCat("The policy that was recorded has the specification ",
                      report.recorded.spec_digest(), ", the server's is ",
                      report.served.spec_digest(), "."));
   }
@@ -286,7 +291,7 @@ absl::StatusOr<ReplayReport> Replay(ActionLogReader& log, PolicyClient& client,
   Replayer replayer(client, HeadsOf(policy->spec_json()), tolerance, &report);
   absl::Status status;
   while (status.ok() && !report.difference) {
-    const auto record = log.Next();
+    const auto record = next();
     if (!record.ok()) {
       status = record.status();
     } else if (!record->has_value()) {
@@ -298,8 +303,25 @@ absl::StatusOr<ReplayReport> Replay(ActionLogReader& log, PolicyClient& client,
   const absl::Status closed = replayer.CloseAll();
   if (!status.ok()) return status;
   if (!closed.ok()) return closed;
-  report.cut_off = log.cut_off();
   return report;
+}
+
+}  // namespace
+
+absl::StatusOr<ReplayReport> Replay(ActionLogReader& log, PolicyClient& client,
+                                    double tolerance) {
+  auto report = ReplayAll(
+      log.header().server(), [&log] { return log.Next(); }, client, tolerance);
+  if (report.ok()) report->cut_off = log.cut_off();
+  return report;
+}
+
+absl::StatusOr<ReplayReport> Replay(const v1::Recording& recording,
+                                    PolicyClient& client, double tolerance) {
+  RecordingRecords records(recording);
+  return ReplayAll(
+      HeaderOf(recording), [&records] { return records.Next(); }, client,
+      tolerance);
 }
 
 std::string DescribeReplay(const ReplayReport& report) {

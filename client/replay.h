@@ -9,10 +9,12 @@
 #include "client/action_log.h"
 #include "client/policy_client.h"
 #include "esper/v1/policy.pb.h"
+#include "esper/v1/trajectory.pb.h"
 
-// Takes the steps of a recorded log again, against a server, and compares what
-// it answers. The server's sampling is a function of weights, seed, step and
-// what the policy was shown, so the same weights give the same actions.
+// Takes the steps of a recorded log, or of a recording of a server, again,
+// against a server, and compares what it answers. The server's sampling is a
+// function of weights, seed, step and what the policy was shown, so the same
+// weights give the same actions.
 namespace esper::client {
 
 // Where a replay first differed.
@@ -20,7 +22,7 @@ struct ReplayDifference {
   std::string episode;  // Its environment key, or what it was begun with.
   int64_t step = 0;
   std::string head;      // Name of the head; "value" for V(s).
-  std::string recorded;  // What the log says, for people.
+  std::string recorded;  // What was recorded, for people.
   std::string replayed;  // What the server answered.
   // Versions that acted; another version has other weights.
   int64_t recorded_version = 0;
@@ -48,6 +50,10 @@ struct ReplayReport {
 // of another specification, and the server's refusals.
 absl::StatusOr<ReplayReport> Replay(ActionLogReader& log, PolicyClient& client,
                                     double tolerance = 0);
+
+// The same for an episode that a server recorded.
+absl::StatusOr<ReplayReport> Replay(const v1::Recording& recording,
+                                    PolicyClient& client, double tolerance = 0);
 
 // "1200 steps of 4 episodes identical", or what differed.
 std::string DescribeReplay(const ReplayReport& report);

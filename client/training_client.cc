@@ -156,6 +156,30 @@ absl::StatusOr<v1::UpdateResult> TrainingClient::UpdatePolicy(
   return result;
 }
 
+absl::StatusOr<v1::ListRecordingsResponse> TrainingClient::ListRecordings(
+    const v1::ListRecordingsRequest& request) {
+  return CallUnary(retry_, "ListRecordings", *stub_, &Stub::ListRecordings,
+                   request);
+}
+
+absl::StatusOr<v1::Recording> TrainingClient::GetRecording(
+    const std::string& episode_id) {
+  v1::GetRecordingRequest request;
+  request.set_episode_id(episode_id);
+  auto response =
+      CallUnary(retry_, "GetRecording", *stub_, &Stub::GetRecording, request);
+  if (!response.ok()) return response.status();
+  return std::move(*response->mutable_recording());
+}
+
+absl::StatusOr<int64_t> TrainingClient::DiscardRecordings(
+    v1::DiscardRecordingsRequest request) {
+  absl::MutexLock lock(&write_mu_);
+  auto response = Write("DiscardRecordings", &Stub::DiscardRecordings, request);
+  if (!response.ok()) return response.status();
+  return response->discarded();
+}
+
 bool TrainingClient::has_lease() const {
   absl::MutexLock lock(&mu_);
   return token_ != 0;

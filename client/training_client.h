@@ -61,6 +61,14 @@ class TrainingClient {
       const std::function<void(const v1::UpdateProgress&)>& progress = nullptr,
       absl::Duration attempt_timeout = absl::Minutes(10))
       ABSL_LOCKS_EXCLUDED(write_mu_, mu_);
+  // Ended recordings, page by page; no lease is needed.
+  absl::StatusOr<v1::ListRecordingsResponse> ListRecordings(
+      const v1::ListRecordingsRequest& request);
+  // One of them with its steps; no lease is needed.
+  absl::StatusOr<v1::Recording> GetRecording(const std::string& episode_id);
+  // Forgets recordings; how many there were.
+  absl::StatusOr<int64_t> DiscardRecordings(
+      v1::DiscardRecordingsRequest request) ABSL_LOCKS_EXCLUDED(write_mu_, mu_);
 
   bool has_lease() const ABSL_LOCKS_EXCLUDED(mu_);
   // Forgets the lease, which the server has given to another or lost.

@@ -20,7 +20,8 @@ using Json = nlohmann::ordered_json;
 constexpr char kUsage[] =
     "commands: status, policy, versions, label LABEL [VERSION], unlabel LABEL "
     "[VERSION], rollback [VERSION|LABEL], checkpoints, save [NAME], restore "
-    "[NAME], verify [NAME], export FILE [NAME], import FILE [NAME], replay";
+    "[NAME], verify [NAME], export FILE [NAME], import FILE [NAME], "
+    "recordings, replay";
 
 std::string Cell(const Json& value) {
   if (value.is_null()) return "-";
@@ -200,8 +201,24 @@ absl::StatusOr<std::string> Commands::Status() {
        status->version_lag() < 0 ? Json() : Json(status->version_lag())},
       {"checkpoints", std::vector<std::string>(status->checkpoints().begin(),
                                                status->checkpoints().end())},
+      {"recordings",
+       {{"open", status->recordings().open()},
+        {"complete", status->recordings().complete()},
+        {"incomplete", status->recordings().incomplete()},
+        {"on_disk", status->recordings().on_disk()},
+        {"memory_bytes", status->recordings().memory_bytes()},
+        {"max_memory_bytes", status->recordings().max_memory_bytes()},
+        {"completed", status->recordings().completed()},
+        {"incomplete_causes", Json::object()},
+        {"discarded", status->recordings().discarded()},
+        {"evicted", status->recordings().evicted()}}},
       {"refusals", Json::object()},
   };
+  for (const auto& [cause, count] : std::map<std::string, int64_t>(
+           status->recordings().incomplete_causes().begin(),
+           status->recordings().incomplete_causes().end())) {
+    object["recordings"]["incomplete_causes"][cause] = count;
+  }
   for (const auto& [reason, count] : std::map<std::string, int64_t>(
            status->refusals().begin(), status->refusals().end())) {
     object["refusals"][reason] = count;

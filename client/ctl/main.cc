@@ -8,9 +8,12 @@
 #include "absl/time/time.h"
 #include "client/action_log.h"
 #include "client/ctl/commands.h"
+#include "client/ctl/recordings.h"
 #include "client/main_util.h"
 #include "client/replay.h"
 #include "client/status.h"
+#include "client/training_client.h"
+#include "proto/recording/recording_file.h"
 
 ABSL_FLAG(std::string, address, "127.0.0.1:50051",
           "Address of the policy server: host:port or unix:PATH.");
@@ -20,6 +23,10 @@ ABSL_FLAG(absl::Duration, timeout, absl::Seconds(10),
 
 ABSL_FLAG(std::string, log, "",
           "Recorded log to replay, of esper_env --record_file.");
+ABSL_FLAG(
+    std::string, recording, "",
+    "Recording to replay instead: its episode's id in hexadecimal digits, "
+    "to ask the server for it, or a file of the server's recording_dir.");
 
 namespace esper::client {
 namespace {
@@ -34,18 +41,37 @@ struct Outcome {
   int exit_code = 0;
 };
 
-absl::StatusOr<Outcome> RunReplay(PolicyClient& policy) {
+absl::StatusOr<ReplayReport> ReplayLog(PolicyClient& policy) {
   auto log = ActionLogReader::Open(absl::GetFlag(FLAGS_log));
   if (!log.ok()) return log.status();
-  const auto report = Replay(**log, policy);
+  return Replay(**log, policy);
+}
+
+absl::StatusOr<ReplayReport> ReplayRecording(PolicyClient& policy,
+                                             TrainingClient& training) {
+  const std::string name = absl::GetFlag(FLAGS_recording);
+  const auto id = ParseEpisodeId(name);
+  const auto recording =
+      id ? training.GetRecording(*id) : recording::ReadRecording(name);
+  if (!recording.ok()) return recording.status();
+  return Replay(*recording, policy);
+}
+
+absl::StatusOr<Outcome> RunReplay(PolicyClient& policy,
+                                  TrainingClient& training) {
+  const auto report = absl::GetFlag(FLAGS_recording).empty()
+                          ? ReplayLog(policy)
+                          : ReplayRecording(policy, training);
   if (!report.ok()) return report.status();
   return Outcome{DescribeReplay(*report), report->difference ? kDiffers : 0};
 }
 
 absl::StatusOr<Outcome> Run(const std::vector<std::string>& arguments) {
   const bool replay = arguments == std::vector<std::string>{"replay"};
-  if (replay && absl::GetFlag(FLAGS_log).empty()) {
-    return absl::InvalidArgumentError("replay needs --log=FILE.");
+  if (replay && absl::GetFlag(FLAGS_log).empty() ==
+                    absl::GetFlag(FLAGS_recording).empty()) {
+    return absl::InvalidArgumentError(
+        "replay needs either --log=FILE or --recording=EPISODE_ID or FILE.");
   }
   ConnectOptions connect;
   connect.address = absl::GetFlag(FLAGS_address);
@@ -57,7 +83,13 @@ absl::StatusOr<Outcome> Run(const std::vector<std::string>& arguments) {
   retry.give_up_after = connect.timeout;
   PolicyClient policy(*channel, retry);
   AdminClient admin(*channel, retry);
-  if (replay) return RunReplay(policy);
+  TrainingClient training(*channel, retry);
+  if (replay) return RunReplay(policy, training);
+  if (arguments == std::vector<std::string>{"recordings"}) {
+    auto text = DescribeRecordings(training, absl::GetFlag(FLAGS_json));
+    if (!text.ok()) return text.status();
+    return Outcome{*std::move(text), 0};
+  }
   auto text = Commands(policy, admin, absl::GetFlag(FLAGS_json)).Run(arguments);
   if (!text.ok()) return text.status();
   return Outcome{*std::move(text), 0};
@@ -88,8 +120,11 @@ int main(int argc, char** argv) {
       "  export FILE [NAME]  write the weights of a checkpoint, or of the\n"
       "                  version that acts, as safetensors\n"
       "  import FILE [NAME]  make a checkpoint of such a file, to be restored\n"
-      "  replay          take the steps of --log=FILE again and compare; exit\n"
-      "                  code 3 if the server answers differently\n",
+      "  recordings      the episodes that the server recorded\n"
+      "  replay          take the steps of --log=FILE, or of --recording=ID "
+      "or\n"
+      "                  FILE, again and compare; exit code 3 if the server\n"
+      "                  answers differently\n",
       /*allow_arguments=*/true);
   if (arguments.empty()) {
     std::fputs("esperctl: which command? See --help.\n", stderr);

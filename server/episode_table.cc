@@ -6,6 +6,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "server/episode_id.h"
+#include "server/recording_store.h"
 #include "server/refusal.h"
 
 namespace esper::server {
@@ -66,8 +67,12 @@ absl::Status CheckDistinct(const std::vector<Claim>& claims,
 
 }  // namespace
 
-EpisodeTable::EpisodeTable(const Options& options, StatePool* pool, Clock clock)
-    : options_(options), pool_(pool), clock_(std::move(clock)) {}
+EpisodeTable::EpisodeTable(const Options& options, StatePool* pool, Clock clock,
+                           RecordingStore* recordings)
+    : options_(options),
+      pool_(pool),
+      clock_(std::move(clock)),
+      recordings_(recordings) {}
 
 absl::Status EpisodeTable::CheckStarts(
     const std::vector<EpisodeStart>& starts) const {
@@ -86,6 +91,11 @@ absl::Status EpisodeTable::CheckStarts(
     if (start.incarnation == 0) {
       return RefuseRow("MALFORMED_REQUEST", "incarnation", row,
                        "the incarnation is 0.", "Count incarnations from 1.");
+    }
+    if (start.record && recordings_ == nullptr) {
+      return RefuseRow("MALFORMED_REQUEST", "record", row,
+                       "episodes are not recorded here.",
+                       "Leave `record` unset.");
     }
     if (!keys.insert(OwnedKey(start)).second) {
       return RefuseRow("MALFORMED_REQUEST", "environment_key", row,
@@ -133,6 +143,12 @@ absl::StatusOr<std::vector<std::string>> EpisodeTable::Open(
   ExpireIdle();
   const absl::Status checked = CheckStarts(starts);
   if (!checked.ok()) return checked;
+  std::vector<std::shared_ptr<Recording>> recordings(starts.size());
+  if (recordings_ != nullptr) {
+    auto opened = recordings_->Open(ids, starts);
+    if (!opened.ok()) return opened.status();
+    recordings = *std::move(opened);
+  }
   for (const EpisodeStart& start : starts) {
     const auto older = by_key_.find(OwnedKey(start));
     if (older == by_key_.end()) continue;
@@ -144,6 +160,7 @@ absl::StatusOr<std::vector<std::string>> EpisodeTable::Open(
     auto episode = std::make_shared<Episode>();
     episode->id = ids[i];
     episode->start = starts[i];
+    episode->recording = std::move(recordings[i]);
     episode->state_row = pool_->Allocate().value();  // Checked to be there.
     by_id_[episode->id] = episode;
     by_key_[OwnedKey(starts[i])] = episode;
@@ -232,6 +249,14 @@ absl::StatusOr<StepTicket> EpisodeTable::CheckStep(const StepClaim& claim,
     if (episode.claimed && claim.step == episode.next_step + 1) return ticket;
     return OutOfOrder("step", row, claim.step, episode.next_step);
   }
+  if (episode.recording != nullptr && claim.step > 0 &&
+      !claim.previous.has_value()) {
+    return RefuseRow("MALFORMED_REQUEST", "previous_outcome", row,
+                     "the episode is recorded, and the outcome of its last "
+                     "step is missing.",
+                     "Send previous_outcome with every step but the first.",
+                     claim.step);
+  }
   if (claim.previous.has_value()) {
     if (claim.step == 0) {
       return RefuseRow("MALFORMED_REQUEST", "previous_outcome", row,
@@ -246,16 +271,33 @@ absl::StatusOr<StepTicket> EpisodeTable::CheckStep(const StepClaim& claim,
 }
 
 template <typename Ticket>
-bool EpisodeTable::ClaimAll(const std::vector<Ticket>& tickets) {
-  for (const Ticket& ticket : tickets) {
-    if (ticket.episode != nullptr && ticket.episode->claimed) return false;
+bool EpisodeTable::AnyClaimed(const std::vector<Ticket>& tickets) {
+  return std::any_of(tickets.begin(), tickets.end(), [](const Ticket& ticket) {
+    return ticket.episode != nullptr && ticket.episode->claimed;
+  });
+}
+
+absl::Status EpisodeTable::MakeRoom(const std::vector<StepTicket>& tickets) {
+  for (size_t row = 0; row < tickets.size(); ++row) {
+    const StepTicket& ticket = tickets[row];
+    if (ticket.repeated || ticket.episode == nullptr ||
+        ticket.episode->recording == nullptr) {
+      continue;
+    }
+    absl::Status room = recordings_->MakeRoom(ticket.episode->recording.get(),
+                                              static_cast<int64_t>(row));
+    if (!room.ok()) return room;
   }
+  return absl::OkStatus();
+}
+
+template <typename Ticket>
+void EpisodeTable::ClaimAll(const std::vector<Ticket>& tickets) {
   for (const Ticket& ticket : tickets) {
     if (ticket.episode == nullptr) continue;
     ticket.episode->claimed = true;
     Renew(ticket.episode);
   }
-  return true;
 }
 
 absl::StatusOr<std::optional<std::vector<StepTicket>>> EpisodeTable::BeginSteps(
@@ -274,7 +316,16 @@ absl::StatusOr<std::optional<std::vector<StepTicket>>> EpisodeTable::BeginSteps(
     if (!ticket.ok()) return ticket.status();
     tickets.push_back(*std::move(ticket));
   }
-  if (!ClaimAll(tickets)) return std::optional<std::vector<StepTicket>>();
+  if (AnyClaimed(tickets)) return std::optional<std::vector<StepTicket>>();
+  const absl::Status room = MakeRoom(tickets);
+  if (!room.ok()) {
+    // The clients are there, and wait for room.
+    for (const StepTicket& ticket : tickets) {
+      if (ticket.episode != nullptr) Renew(ticket.episode);
+    }
+    return room;
+  }
+  ClaimAll(tickets);
   return std::make_optional(std::move(tickets));
 }
 
@@ -288,6 +339,9 @@ void EpisodeTable::CommitSteps(const std::vector<StepTicket>& tickets) {
       ++episode->next_step;
       if (ticket.previous.has_value()) {
         episode->episode_return += ticket.previous->reward;
+      }
+      if (episode->recording != nullptr) {
+        episode->recording->CommitStep(ticket.previous);
       }
     }
     Unclaim(episode);
@@ -322,6 +376,7 @@ absl::StatusOr<CloseTicket> EpisodeTable::CheckClose(const CloseClaim& claim,
   const Episode& episode = *ticket.episode;
   ticket.state_row = episode.state_row;
   ticket.truncated = claim.truncated;
+  ticket.aborted = claim.aborted;
   ticket.episode_return = episode.episode_return;
   // A claimed episode moves before this closing has its turn.
   if (episode.claimed) return ticket;
@@ -357,7 +412,8 @@ EpisodeTable::BeginClose(const std::vector<CloseClaim>& claims) {
     if (!ticket.ok()) return ticket.status();
     tickets.push_back(*std::move(ticket));
   }
-  if (!ClaimAll(tickets)) return std::optional<std::vector<CloseTicket>>();
+  if (AnyClaimed(tickets)) return std::optional<std::vector<CloseTicket>>();
+  ClaimAll(tickets);
   return std::make_optional(std::move(tickets));
 }
 
@@ -365,6 +421,15 @@ void EpisodeTable::CommitClose(const std::vector<CloseTicket>& tickets) {
   absl::MutexLock lock(&mu_);
   for (const CloseTicket& ticket : tickets) {
     if (ticket.episode == nullptr) continue;
+    if (ticket.episode->recording != nullptr) {
+      ticket.episode->recording->CommitEnd(ticket.last);
+    }
+    // Also of one that was superseded meanwhile: its end was told in time.
+    RecordingEnd& end = ticket.episode->recording_end;
+    end.why = ticket.aborted     ? RecordingEnd::Why::kAborted
+              : ticket.truncated ? RecordingEnd::Why::kTruncated
+                                 : RecordingEnd::Why::kTerminated;
+    end.bootstrap = ticket.bootstrap;
     if (!ticket.episode->ended) {
       Ended ended;
       ended.bootstrap = ticket.bootstrap;
@@ -382,6 +447,16 @@ void EpisodeTable::AbortClose(const std::vector<CloseTicket>& tickets) {
   }
 }
 
+void EpisodeTable::EndRecordings() {
+  absl::MutexLock lock(&mu_);
+  ExpireIdle();
+  for (const auto& [id, episode] : by_id_) {
+    if (episode->recording == nullptr) continue;
+    recordings_->Finish(std::exchange(episode->recording, nullptr),
+                        {RecordingEnd::Why::kDrained, 0});
+  }
+}
+
 int64_t EpisodeTable::OpenCount() {
   absl::MutexLock lock(&mu_);
   ExpireIdle();
@@ -390,7 +465,14 @@ int64_t EpisodeTable::OpenCount() {
 
 void EpisodeTable::Unclaim(Episode* episode) {
   episode->claimed = false;
-  if (episode->ended) pool_->Free(episode->state_row);
+  if (episode->ended) Free(episode);
+}
+
+void EpisodeTable::Free(Episode* episode) {
+  pool_->Free(episode->state_row);
+  if (episode->recording == nullptr) return;
+  recordings_->Finish(std::exchange(episode->recording, nullptr),
+                      episode->recording_end);
 }
 
 void EpisodeTable::Renew(const std::shared_ptr<Episode>& episode) {
@@ -437,7 +519,12 @@ void EpisodeTable::End(std::shared_ptr<Episode> episode, Ended ended) {
   by_key_.erase(OwnedKey(episode->start));
   by_lease_.erase(episode->lease_position);
   episode->ended = true;
-  if (!episode->claimed) pool_->Free(episode->state_row);
+  if (ended.why == Ended::Why::kExpired) {
+    episode->recording_end.why = RecordingEnd::Why::kExpired;
+  } else if (ended.why == Ended::Why::kSuperseded) {
+    episode->recording_end.why = RecordingEnd::Why::kSuperseded;
+  }
+  if (!episode->claimed) Free(episode.get());
   ended_[episode->id] = ended;
   ended_order_.push_back(episode->id);
   if (ended_order_.size() > options_.remembered) {

@@ -22,6 +22,8 @@
 
 namespace esper::server {
 
+class RecordingStore;
+
 // Knows every open episode: who opened it, which step comes next, what was
 // answered last, which row holds its recurrent state, and when it expires.
 //
@@ -50,12 +52,15 @@ class EpisodeTable {
     int64_t idle_choice = -1;
   };
 
-  // `pool` must outlive the table.
-  EpisodeTable(const Options& options, StatePool* pool, Clock clock);
+  // `pool` and `recordings` must outlive the table. Without `recordings` (null)
+  // no episode can be recorded.
+  EpisodeTable(const Options& options, StatePool* pool, Clock clock,
+               RecordingStore* recordings = nullptr);
 
   // Opens episodes, all or none; returns their ids in order. Errors, naming
   // the row: MALFORMED_REQUEST (empty or over-long key, incarnation 0, a key
-  // twice), WRONG_INCARNATION, BUDGET_EXCEEDED (max_episodes).
+  // twice), WRONG_INCARNATION, BUDGET_EXCEEDED (max_episodes), and those of
+  // RecordingStore::Open.
   absl::StatusOr<std::vector<std::string>> Open(
       const std::vector<EpisodeStart>& starts) ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -63,14 +68,17 @@ class EpisodeTable {
   // one of the episodes is claimed by another call; try again when that has
   // ended. Errors, naming the row: UNKNOWN_EPISODE, EPISODE_EXPIRED,
   // WRONG_INCARNATION, STEP_OUT_OF_ORDER (with the expected step),
-  // MALFORMED_REQUEST (an episode twice, an outcome at step 0), INVALID_ACTION
-  // (an outcome whose choice is neither the chosen nor the idle one). Rows
-  // whose client holds the state pass through: nothing is remembered of them.
+  // MALFORMED_REQUEST (an episode twice, an outcome at step 0, none at a later
+  // step of a recorded episode), INVALID_ACTION (an outcome whose choice is
+  // neither the chosen nor the idle one), and those of
+  // RecordingStore::MakeRoom. Rows whose client holds the state pass through:
+  // nothing is remembered of them.
   absl::StatusOr<std::optional<std::vector<StepTicket>>> BeginSteps(
       const std::vector<StepClaim>& claims) ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Ends the claim: the steps were taken, the state rows are written, and each
-  // ticket's `answer` is what was answered.
+  // Ends the claim: the steps were taken, the state rows are written, each
+  // ticket's `answer` is what was answered, and the steps of recorded episodes
+  // are staged.
   void CommitSteps(const std::vector<StepTicket>& tickets)
       ABSL_LOCKS_EXCLUDED(mu_);
   // Ends the claim: nothing happened.
@@ -92,6 +100,10 @@ class EpisodeTable {
   // Episodes that have ended since the start, by cause: "closed", "expired",
   // "superseded".
   std::map<std::string, int64_t> EndedByCause() const ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Ends the recordings of all open episodes, as the server stops. No call may
+  // be under way.
+  void EndRecordings() ABSL_LOCKS_EXCLUDED(mu_);
 
   // Episodes open, without those whose lease has run out.
   int64_t OpenCount() ABSL_LOCKS_EXCLUDED(mu_);
@@ -126,24 +138,33 @@ class EpisodeTable {
   absl::StatusOr<CloseTicket> CheckClose(const CloseClaim& claim,
                                          int64_t row) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Marks the episodes of all tickets claimed and renews their leases, unless
-  // one of them is claimed already.
+  // Whether the episode of some ticket is claimed already.
   template <typename Ticket>
-  bool ClaimAll(const std::vector<Ticket>& tickets)
+  static bool AnyClaimed(const std::vector<Ticket>& tickets);
+  // Marks the episodes of all tickets claimed and renews their leases.
+  template <typename Ticket>
+  void ClaimAll(const std::vector<Ticket>& tickets)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Ends the claim on one episode; frees its row if the episode has ended.
+  // Makes room in the recordings of all tickets.
+  absl::Status MakeRoom(const std::vector<StepTicket>& tickets)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Ends the claim on one episode; frees what it has if it has ended.
   void Unclaim(Episode* episode) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Renew(const std::shared_ptr<Episode>& episode)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ExpireIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Takes the episode out of the table and remembers it; its row is freed now,
-  // or, if it is claimed, when the claim ends.
+  // Gives back the state row of an ended episode, and its recording to the
+  // store.
+  void Free(Episode* episode) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Takes the episode out of the table and remembers it; what it has is freed
+  // now, or, if it is claimed, when the claim ends.
   void End(std::shared_ptr<Episode> episode, Ended ended)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Options options_;
   StatePool* const pool_;
   const Clock clock_;
+  RecordingStore* const recordings_;
 
   mutable absl::Mutex mu_;
   absl::flat_hash_map<std::string, std::shared_ptr<Episode>> by_id_

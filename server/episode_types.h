@@ -22,12 +22,18 @@ struct EpisodeStart {
   // Name of the caller that opens it: nobody else can use it, or supersede it.
   // Empty where callers are not told apart.
   std::string owner;
+  bool record = false;
 };
 
 // What an environment tells of the step before.
 struct Outcome {
   float reward = 0;  // Raw, finite.
   int64_t effective_choice = 0;
+  // What only recordings keep.
+  bool forced = false;
+  bool forfeits_earlier_rewards = false;
+  std::vector<float> targets;     // [P] contributions, finite; empty if none.
+  uint64_t targets_measured = 0;  // Bit p: targets[p] was measured.
 };
 
 // An episode that no server remembers: what its client brings along with a
@@ -73,7 +79,26 @@ struct StepAnswer {
   float value = 0;
 };
 
-// One open episode. Owned by the table, which guards every field.
+class Recording;  // server/recording.h
+
+// How a recorded episode ended.
+struct RecordingEnd {
+  enum class Why {
+    kTerminated,
+    kTruncated,
+    // Incomplete from here on.
+    kAborted,
+    kExpired,
+    kSuperseded,
+    kDrained,
+  } why = Why::kTerminated;
+  float bootstrap = 0;  // V of the final observation, if truncated.
+
+  bool complete() const { return why <= Why::kTruncated; }
+};
+
+// One open episode. Owned by the table, which guards every field; what a
+// recording holds is written by whoever holds the claim.
 struct Episode {
   std::string id;
   EpisodeStart start;
@@ -84,6 +109,8 @@ struct Episode {
   absl::Time expiry;
   bool claimed = false;
   bool ended = false;  // Out of the table; its row waits for the claim to end.
+  std::shared_ptr<Recording> recording;  // Null if none is made.
+  RecordingEnd recording_end;            // Once `ended`.
   std::list<std::shared_ptr<Episode>>::iterator lease_position;
 };
 
@@ -109,6 +136,7 @@ struct CloseTicket {
   std::shared_ptr<Episode> episode;  // Null if it was closed before.
   std::optional<Outcome> last;
   bool truncated = false;  // Needs the value of the final observation.
+  bool aborted = false;
   int64_t state_row = -1;
   // The answer; `episode_return` includes the last outcome.
   float bootstrap = 0;

@@ -10,8 +10,8 @@
 #include "core/policy/graph_bytes.h"
 #include "proto/codec/error_detail.h"
 #include "proto/codec/tensor_codec.h"
-#include "proto/codec/trajectory_codec.h"
 #include "server/grpc_status.h"
+#include "server/recorded_batch.h"
 #include "server/refusal.h"
 #include "server/training_messages.h"
 
@@ -127,8 +127,8 @@ class EvaluateStream final
                                  " open evaluations, as many as allowed."),
                     "Send cotangents for them first.");
     }
-    auto trajectories = codec::DecodeTrajectories(
-        request.batch(), learner.spec(), streams_.masks_);
+    auto trajectories = DecodeEpisodes(request, streams_.recordings_,
+                                       learner.spec(), streams_.masks_);
     if (!trajectories.ok()) return trajectories.status();
     Graph graph;
     if (request.keep_graph()) {
@@ -314,9 +314,11 @@ class EvaluateStream final
 };
 
 EvaluateStreams::EvaluateStreams(LearnerThread& learner,
+                                 const RecordingStore& recordings,
                                  ServerCounters& counters,
                                  const EvaluateStreamOptions& options)
     : learner_(learner),
+      recordings_(recordings),
       counters_(counters),
       options_(options),
       masks_(learner.policies().spec()),

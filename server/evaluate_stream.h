@@ -12,6 +12,7 @@
 #include "proto/codec/mask_codec.h"
 #include "server/graph_budget.h"
 #include "server/learner_thread.h"
+#include "server/recording_store.h"
 #include "server/server_counters.h"
 
 namespace esper::server {
@@ -32,9 +33,10 @@ class EvaluateStream;
 // Thread safety: any thread may call any method.
 class EvaluateStreams {
  public:
-  // `learner` and `counters` must outlive this, and so must every stream's
-  // call: shut the gRPC server down first.
-  EvaluateStreams(LearnerThread& learner, ServerCounters& counters,
+  // The references must outlive this, and so must every stream's call: shut the
+  // gRPC server down first.
+  EvaluateStreams(LearnerThread& learner, const RecordingStore& recordings,
+                  ServerCounters& counters,
                   const EvaluateStreamOptions& options);
   ~EvaluateStreams();
 
@@ -54,6 +56,7 @@ class EvaluateStreams {
   void Watch() ABSL_LOCKS_EXCLUDED(mu_);
 
   LearnerThread& learner_;
+  const RecordingStore& recordings_;
   ServerCounters& counters_;
   const EvaluateStreamOptions options_;
   const codec::MaskCodec masks_;

@@ -10,6 +10,7 @@
 #include "server/batch_rows.h"
 #include "server/grpc_status.h"
 #include "server/held_rows.h"
+#include "server/record_steps.h"
 
 namespace esper::server {
 namespace {
@@ -85,14 +86,16 @@ void FillAnswers(const policy::ActingResult& result,
 
 InferenceEngine::InferenceEngine(const InferenceOptions& options,
                                  PolicyStore* policies,
+                                 RecordingStore* recordings,
                                  ServerCounters* counters, Clock clock)
     : policies_(policies),
       counters_(counters),
       metrics_(options.metrics),
+      masks_(policies->spec()),
       pool_(policies->spec().lstm_layers, policies->spec().hidden_dim,
             StateRows(options)),
       episodes_(TableOptions(options, policies->spec()), &pool_,
-                std::move(clock)),
+                std::move(clock), recordings),
       batcher_(
           BatcherOptions(options),
           [this](ActionBatcher::Calls calls) {
@@ -226,6 +229,10 @@ int64_t InferenceEngine::TakeSteps(const PublishedPolicy& policy,
   acting.packed().Act(rows.Step(policy.scaler, spec.hidden_dim), rows.Choices(),
                       acting.floors(), &result);
   FillAnswers(result, acting.layout(), policy.version, tickets);
+  // Before the states are written: what fails from there on cannot be retried.
+  for (InferenceCall* call : calls) {
+    StageSteps(*call->action_, masks_, call->steps_);
+  }
   const int64_t size = pool_.row_size();
   for (size_t row = 0; row < tickets.size(); ++row) {
     pool_.Write(tickets[row]->state_row, result.network.h.data() + row * size,

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "proto/codec/mask_codec.h"
 #include "server/action_batcher.h"
 #include "server/clock.h"
 #include "server/episode_table.h"
@@ -15,6 +16,7 @@
 #include "server/inference_request.h"
 #include "server/metrics/engine_metrics.h"
 #include "server/policy_store.h"
+#include "server/recording_store.h"
 #include "server/server_counters.h"
 #include "server/state_pool.h"
 
@@ -56,11 +58,11 @@ class InferenceCall : public QueuedCall {
 // Thread safety: any thread may call any method.
 class InferenceEngine {
  public:
-  // `policies`, `counters` and what `options` points at must outlive the
-  // engine. While `policies` has no version, calls end with UNAVAILABLE
-  // (NOT_READY).
+  // The pointers and what `options` points at must outlive the engine. While
+  // `policies` has no version, calls end with UNAVAILABLE (NOT_READY).
   InferenceEngine(const InferenceOptions& options, PolicyStore* policies,
-                  ServerCounters* counters, Clock clock);
+                  RecordingStore* recordings, ServerCounters* counters,
+                  Clock clock);
 
   // Takes a call and finishes it exactly once, with the errors of the episode
   // table, of the batcher and of the sampler.
@@ -90,6 +92,7 @@ class InferenceEngine {
   PolicyStore* const policies_;
   ServerCounters* const counters_;
   EngineMetrics* const metrics_;  // May be null.
+  const codec::MaskCodec masks_;
   StatePool pool_;
   EpisodeTable episodes_;
   ActionBatcher batcher_;  // Last: its threads use all of the above.

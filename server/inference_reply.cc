@@ -20,12 +20,6 @@ bool IsHeld(const StepTicket& ticket) { return ticket.held != nullptr; }
 
 }  // namespace
 
-bool HasWideHead(const policy::PolicySpec& spec) {
-  return std::any_of(spec.heads.begin(), spec.heads.end(), [](auto& head) {
-    return head.kind == policy::HeadKind::kCategorical && head.size > 256;
-  });
-}
-
 StepReplyEncoder::StepReplyEncoder(const PolicyStore* policies,
                                    const StateCodec* states)
     : policies_(policies),

@@ -7,13 +7,11 @@
 #include "core/policy/policy_spec.h"
 #include "esper/v1/policy_inference.pb.h"
 #include "server/episode_types.h"
+#include "server/policy_heads.h"
 #include "server/policy_store.h"
 #include "server/state_codec.h"
 
 namespace esper::server {
-
-// Whether some head has more choices than fit into a byte.
-bool HasWideHead(const policy::PolicySpec& spec);
 
 // Makes the replies of GetAction and StreamActions. Immutable; any thread may
 // use it.

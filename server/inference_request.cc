@@ -44,17 +44,6 @@ absl::Status CheckFiniteRows(const at::Tensor& tensor, const std::string& field,
 
 }  // namespace
 
-int64_t DriverHead(const policy::PolicySpec& spec) {
-  int64_t found = -1;
-  for (int64_t k = 0; k < spec.num_heads(); ++k) {
-    const int64_t driver = spec.DriverOf(k);
-    if (driver < 0) continue;
-    if (spec.heads[driver].idle_choice >= 0) return driver;
-    if (found < 0) found = driver;
-  }
-  return found;
-}
-
 InferenceRequestDecoder::InferenceRequestDecoder(
     const policy::PolicySpec& spec, const InferenceOptions& options)
     : options_(options),
@@ -93,7 +82,8 @@ absl::StatusOr<std::vector<EpisodeStart>> InferenceRequestDecoder::DecodeOpen(
   std::vector<EpisodeStart> starts;
   for (const v1::EpisodeStart& message : request.episodes()) {
     starts.push_back({message.environment_key(), message.incarnation(),
-                      message.seed(), message.deterministic()});
+                      message.seed(), message.deterministic(), /*owner=*/"",
+                      message.record()});
   }
   return starts;
 }
@@ -121,9 +111,16 @@ absl::StatusOr<Outcome> InferenceRequestDecoder::DecodeOutcome(
                      " float32, got ", targets.size(), " bytes."),
         "Send one number per slot, or none.");
   }
-  for (size_t at = 0; at < targets.size(); at += sizeof(float)) {
-    float target = 0;
-    std::memcpy(&target, targets.data() + at, sizeof(float));
+  Outcome outcome;
+  outcome.reward = message.reward();
+  outcome.effective_choice = message.effective_choice();
+  outcome.forced = message.forced();
+  outcome.forfeits_earlier_rewards = message.forfeits_earlier_rewards();
+  outcome.targets.resize(targets.size() / sizeof(float));
+  if (!targets.empty()) {
+    std::memcpy(outcome.targets.data(), targets.data(), targets.size());
+  }
+  for (const float target : outcome.targets) {
     if (!std::isfinite(target)) {
       return ToStatus(NonFiniteError::Input(
           absl::StrCat(field, ".contribution_targets"), row));
@@ -140,7 +137,8 @@ absl::StatusOr<Outcome> InferenceRequestDecoder::DecodeOutcome(
                                   "that has no target."),
                      "Set only bits of slots whose target is sent.");
   }
-  return Outcome{message.reward(), message.effective_choice()};
+  outcome.targets_measured = message.contribution_mask();
+  return outcome;
 }
 
 absl::StatusOr<std::shared_ptr<const HeldState>>
@@ -154,6 +152,13 @@ InferenceRequestDecoder::DecodeHeld(const v1::StepRow& message,
                      "the row says more than once whose state it needs.",
                      "Set one of episode_id, client_episode and "
                      "recurrent_state.");
+  }
+  if (message.client_episode().record()) {
+    return RefuseRow("MALFORMED_REQUEST", "client_episode.record", row,
+                     "an episode whose client holds the state cannot be "
+                     "recorded.",
+                     "Open the episode with OpenEpisodes, or record it on the "
+                     "client's side and upload it.");
   }
   HeldState state;
   if (begins) {
@@ -192,7 +197,7 @@ absl::StatusOr<StepClaim> InferenceRequestDecoder::DecodeRow(
     auto outcome =
         DecodeOutcome(message.previous_outcome(), "previous_outcome", row);
     if (!outcome.ok()) return outcome.status();
-    claim.previous = *outcome;
+    claim.previous = *std::move(outcome);
   }
   return claim;
 }
@@ -298,7 +303,7 @@ absl::StatusOr<CloseInput> InferenceRequestDecoder::DecodeClose(
     if (message.has_last_outcome()) {
       auto outcome = DecodeOutcome(message.last_outcome(), "last_outcome", row);
       if (!outcome.ok()) return outcome.status();
-      claim.last = *outcome;
+      claim.last = *std::move(outcome);
     }
     truncated[row] = claim.truncated;
     input.claims.push_back(std::move(claim));

@@ -15,6 +15,7 @@
 #include "proto/codec/mask_codec.h"
 #include "server/episode_types.h"
 #include "server/inference_options.h"
+#include "server/policy_heads.h"
 #include "server/state_codec.h"
 
 namespace esper::server {
@@ -41,11 +42,6 @@ template <typename Claim>
 void SetCaller(const std::string& caller, std::vector<Claim>* claims) {
   for (Claim& claim : *claims) claim.caller = caller;
 }
-
-// The head that environments report on (which of its choices took effect): the
-// first driver that has an idle choice, otherwise the first driver; -1 if no
-// head drives another. The same as ppo::TrajectoryRules::driver.
-int64_t DriverHead(const policy::PolicySpec& spec);
 
 // Checks requests of the inference service, and turns them into tensors.
 // Nothing of a request reaches LibTorch or the episode table unchecked.

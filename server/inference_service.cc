@@ -97,6 +97,7 @@ class CloseRpc : public RpcCall {
 InferenceService::InferenceService(const InferenceOptions& options,
                                    const std::string& device,
                                    PolicyStore* policies,
+                                   RecordingStore* recordings,
                                    ServerCounters* counters, Clock clock)
     : options_(options),
       device_(device),
@@ -104,11 +105,12 @@ InferenceService::InferenceService(const InferenceOptions& options,
       counters_(counters),
       decoder_(policies->spec(), options),
       replies_(policies, &decoder_.states()),
-      engine_(options, policies, counters, std::move(clock)) {}
+      engine_(options, policies, recordings, counters, std::move(clock)) {}
 
 void InferenceService::Drain() {
   RefuseWork();
   engine_.Drain();
+  engine_.episodes().EndRecordings();
 }
 
 grpc::ServerUnaryReactor* InferenceService::GetPolicy(

@@ -22,15 +22,15 @@ namespace esper::server {
 // Thread safety: any thread may call any method.
 class InferenceService : public v1::PolicyInference::CallbackService {
  public:
-  // `policies` and `counters` must outlive the service. `device`: "cpu".
+  // The pointers must outlive the service. `device`: "cpu".
   InferenceService(const InferenceOptions& options, const std::string& device,
-                   PolicyStore* policies, ServerCounters* counters,
-                   Clock clock);
+                   PolicyStore* policies, RecordingStore* recordings,
+                   ServerCounters* counters, Clock clock);
 
   // Refuses new episodes with DRAINING.
   void RefuseWork() { draining_ = true; }
   // Refuses new episodes, steps and closings with DRAINING; returns when those
-  // accepted are done.
+  // accepted are done, and the recordings of open episodes ended.
   void Drain();
   bool draining() const { return draining_; }
 

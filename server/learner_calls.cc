@@ -2,23 +2,23 @@
 
 #include <variant>
 
-#include "proto/codec/trajectory_codec.h"
 #include "server/training_messages.h"
 #include "spdlog/spdlog.h"
 
 namespace esper::server {
 
-LearnerCalls::LearnerCalls(LearnerThread& thread, ServerCounters& counters)
-    : thread_(thread), counters_(counters), masks_(thread.policies().spec()) {}
+LearnerCalls::LearnerCalls(LearnerThread& thread,
+                           const RecordingStore& recordings,
+                           ServerCounters& counters)
+    : thread_(thread),
+      recordings_(recordings),
+      counters_(counters),
+      masks_(thread.policies().spec()) {}
 
-absl::StatusOr<std::vector<ppo::Trajectory>> LearnerCalls::ReadTrajectories(
-    const v1::TrajectoryBatch& batch, const ppo::PassOptions& loss) const {
-  const bool imitation =
-      std::holds_alternative<ppo::BehaviourCloningOptions>(loss);
-  return codec::DecodeTrajectories(batch, thread_.policies().spec(), masks_,
-                                   imitation
-                                       ? ppo::TrajectoryUse::kImitation
-                                       : ppo::TrajectoryUse::kReinforcement);
+ppo::TrajectoryUse LearnerCalls::UseOf(const ppo::PassOptions& loss) {
+  return std::holds_alternative<ppo::BehaviourCloningOptions>(loss)
+             ? ppo::TrajectoryUse::kImitation
+             : ppo::TrajectoryUse::kReinforcement;
 }
 
 absl::Status LearnerCalls::ForwardBackward(

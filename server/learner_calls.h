@@ -11,6 +11,8 @@
 #include "esper/v1/policy_training.pb.h"
 #include "proto/codec/mask_codec.h"
 #include "server/learner_thread.h"
+#include "server/recorded_batch.h"
+#include "server/recording_store.h"
 #include "server/server_counters.h"
 
 namespace esper::server {
@@ -21,13 +23,18 @@ namespace esper::server {
 // Thread safety: its methods run on the learner's thread alone.
 class LearnerCalls {
  public:
-  // Both must outlive this.
-  LearnerCalls(LearnerThread& thread, ServerCounters& counters);
+  // All must outlive this.
+  LearnerCalls(LearnerThread& thread, const RecordingStore& recordings,
+               ServerCounters& counters);
 
-  // The episodes that a request trains on, wherever they come from. Errors:
-  // those of codec::DecodeTrajectories.
+  // The episodes that a request trains on, uploaded or recorded. Errors: those
+  // of DecodeEpisodes.
+  template <typename Request>
   absl::StatusOr<std::vector<ppo::Trajectory>> ReadTrajectories(
-      const v1::TrajectoryBatch& batch, const ppo::PassOptions& loss) const;
+      const Request& request, const ppo::PassOptions& loss) const {
+    return DecodeEpisodes(request, recordings_, thread_.policies().spec(),
+                          masks_, UseOf(loss));
+  }
 
   // One pass; fills all of `response`.
   absl::Status ForwardBackward(ppo::Learner& learner,
@@ -47,7 +54,11 @@ class LearnerCalls {
   void FillHeader(v1::ResponseHeader* header) const;
 
  private:
+  // Imitation asks less of an episode.
+  static ppo::TrajectoryUse UseOf(const ppo::PassOptions& loss);
+
   LearnerThread& thread_;
+  const RecordingStore& recordings_;
   ServerCounters& counters_;
   const codec::MaskCodec masks_;
 };

@@ -102,6 +102,13 @@ ABSL_FLAG(absl::Duration, graph_timeout, absl::Seconds(60),
           "evaluations ends.");
 ABSL_FLAG(absl::Duration, episode_lease, absl::Minutes(10),
           "Idle time after which an episode expires.");
+ABSL_FLAG(int, max_recording_mb, 1024, "Memory for recorded episodes, in MiB.");
+ABSL_FLAG(std::string, recording_overflow, "refuse",
+          "When that memory is used up: refuse further recorded steps; or "
+          "spill, which writes ended recordings into --recording_dir.");
+ABSL_FLAG(std::string, recording_dir, "",
+          "Folder of recordings on disk: those that are spilled, and those "
+          "that are left when the server stops. Empty: the latter are lost.");
 
 namespace esper::server {
 namespace {
@@ -189,6 +196,22 @@ absl::StatusOr<EvaluateStreamOptions> StreamOptionsFromFlags() {
   return options;
 }
 
+absl::StatusOr<RecordingOptions> RecordingOptionsFromFlags() {
+  RecordingOptions options;
+  const int megabytes = absl::GetFlag(FLAGS_max_recording_mb);
+  if (megabytes < 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "max_recording_mb must be at least 1, got ", megabytes, "."));
+  }
+  options.max_bytes = int64_t{megabytes} << 20;
+  const auto overflow =
+      ParseRecordingOverflow(absl::GetFlag(FLAGS_recording_overflow));
+  if (!overflow.ok()) return overflow.status();
+  options.overflow = *overflow;
+  options.folder = absl::GetFlag(FLAGS_recording_dir);
+  return options;
+}
+
 absl::StatusOr<ServerOptions> OptionsFromFlags() {
   ServerOptions options;
   const auto config = ConfigFromFlags();
@@ -232,6 +255,9 @@ absl::StatusOr<ServerOptions> OptionsFromFlags() {
     if (!key.ok()) return key.status();
     options.inference.state_key = *std::move(key);
   }
+  auto recordings = RecordingOptionsFromFlags();
+  if (!recordings.ok()) return recordings.status();
+  options.recordings = *std::move(recordings);
   const std::string spec_file = absl::GetFlag(FLAGS_policy_spec);
   options.follow.source = absl::GetFlag(FLAGS_follow);
   options.follow.start_timeout = absl::GetFlag(FLAGS_follow_timeout);

@@ -87,6 +87,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(
     const absl::Status role =
         server->follows() ? server->CreateFollower() : server->CreateLearner();
     if (!role.ok()) return role;
+    const absl::Status recordings = server->CreateRecordings();
+    if (!recordings.ok()) return recordings;
     server->CreateServices(*device);
     const absl::Status listening = server->Listen();
     return listening.ok() ? server->ServeMetrics() : listening;
@@ -154,10 +156,22 @@ absl::Status Server::CreateLearner() {
   return absl::OkStatus();
 }
 
+absl::Status Server::CreateRecordings() {
+  if (follows()) return absl::OkStatus();  // Nobody could train on them here.
+  v1::ResponseHeader header;
+  policies_->FillHeader(&header);
+  auto recordings = RecordingStore::Create(
+      options_.recordings, policies_->spec(), header.precision());
+  if (!recordings.ok()) return recordings.status();
+  recordings_ = *std::move(recordings);
+  return absl::OkStatus();
+}
+
 void Server::CreateServices(const std::string& device) {
   options_.inference.metrics = &metrics_.engine();
   inference_ = std::make_unique<InferenceService>(
-      options_.inference, device, policies_.get(), &counters_, options_.clock);
+      options_.inference, device, policies_.get(), recordings_.get(),
+      &counters_, options_.clock);
   oip_ =
       std::make_unique<OipService>(options_.inference, inference_.get(),
                                    policies_.get(), &counters_, options_.clock);
@@ -166,11 +180,13 @@ void Server::CreateServices(const std::string& device) {
   gauges.open_episodes = [this] { return inference_->open_episodes(); };
   gauges.queued_calls = [this] { return inference_->queued_calls(); };
   if (follows()) return CreateFollowerServices(std::move(gauges), device);
-  training_ =
-      std::make_unique<TrainingService>(*learner_, counters_, options_.streams);
+  recordings_->set_expire([this] { inference_->open_episodes(); });
+  training_ = std::make_unique<TrainingService>(*learner_, *recordings_,
+                                                counters_, options_.streams);
   gauges.watchers = [this] { return training_->watchers(); };
   gauges.open_evaluations = [this] { return training_->open_evaluations(); };
   gauges.graph_bytes = [this] { return training_->graph_bytes(); };
+  gauges.recordings = [this] { return recordings_->Status(); };
   admin_ =
       std::make_unique<AdminService>(*learner_, checkpoints_, counters_,
                                      std::move(gauges), device, options_.clock);
@@ -210,6 +226,9 @@ absl::Status Server::ServeMetrics() {
   sources.open_episodes = [this] { return inference_->open_episodes(); };
   sources.queued_calls = [this] { return inference_->queued_calls(); };
   sources.open_evaluations = [this] { return training_->open_evaluations(); };
+  sources.recording_bytes = [this] {
+    return recordings_->Status().memory_bytes();
+  };
   sources.graph_bytes = [this] { return training_->graph_bytes(); };
   sources.episodes_ended = [this] {
     return inference_->engine().episodes().EndedByCause();
@@ -228,6 +247,7 @@ void Server::Drain(absl::Duration grace) {
   inference_->Drain();
   if (learner_ != nullptr) learner_->Drain();
   if (training_ != nullptr) training_->Drain();
+  if (recordings_ != nullptr) recordings_->Flush();
   // A call that meets a closed server is cut off without words. Those that are
   // on their way now still get the refusal that tells them to go elsewhere.
   absl::SleepFor(std::min(grace, kFarewell));

@@ -30,6 +30,7 @@
 #include "server/oip_service.h"
 #include "server/policy_store.h"
 #include "server/policy_versions.h"
+#include "server/recording_store.h"
 #include "server/server_counters.h"
 #include "server/serving_status.h"
 #include "server/training_service.h"
@@ -50,6 +51,7 @@ struct ServerOptions : ListenOptions {
   InferenceOptions inference;
   ppo::LearnerConfig learner;
   LearnerThread::Options learner_thread;
+  RecordingOptions recordings;
   EvaluateStreamOptions streams;
   // Where metrics are served over HTTP, "host:port"; empty: nowhere.
   std::string metrics_address;
@@ -101,6 +103,7 @@ class Server {
   PolicyStore& policies() { return *policies_; }
   InferenceService& inference() { return *inference_; }
   LearnerThread& learner() { return *learner_; }  // Not of a follower.
+  RecordingStore& recordings() { return *recordings_; }
   ServerCounters& counters() { return counters_; }
 
  private:
@@ -110,6 +113,7 @@ class Server {
   // The learner, fresh or from a checkpoint, its first version in the store,
   // and its thread.
   absl::Status CreateLearner();
+  absl::Status CreateRecordings();
   void CreateServices(const std::string& device);
   absl::Status Listen();
   absl::Status ServeMetrics();
@@ -131,6 +135,7 @@ class Server {
   std::unique_ptr<PolicyStore> policies_;
   std::unique_ptr<PolicyVersions> versions_;
   std::unique_ptr<LearnerThread> learner_;
+  std::unique_ptr<RecordingStore> recordings_;
   std::unique_ptr<InferenceService> inference_;
   std::unique_ptr<OipService> oip_;  // Over the episodes of `inference_`.
   std::unique_ptr<TrainingService> training_;

@@ -33,6 +33,7 @@ void ServingStatus::Fill(v1::GetStatusResponse* response) const {
   if (gauges_.open_evaluations) {
     response->set_open_evaluations(gauges_.open_evaluations());
     response->set_graph_bytes(gauges_.graph_bytes());
+    *response->mutable_recordings() = gauges_.recordings();
   }
   if (gauges_.watchers) response->set_watchers(gauges_.watchers());
   response->set_device(device_);

@@ -26,6 +26,7 @@ class ServingStatus {
     std::function<int64_t()> queued_calls;
     std::function<int64_t()> open_evaluations;
     std::function<int64_t()> graph_bytes;
+    std::function<v1::RecordingStatus()> recordings;
     std::function<int64_t()> watchers;
   };
 

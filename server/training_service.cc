@@ -7,6 +7,8 @@
 #include "proto/codec/duration.h"
 #include "server/grpc_status.h"
 #include "server/ppo_messages.h"
+#include "server/recorded_batch.h"
+#include "server/recording_calls.h"
 #include "server/refusal.h"
 #include "server/training_messages.h"
 #include "server/whole_update.h"
@@ -35,12 +37,14 @@ absl::Status CheckAlive(const grpc::CallbackServerContext& context) {
 }  // namespace
 
 TrainingService::TrainingService(LearnerThread& learner,
+                                 RecordingStore& recordings,
                                  ServerCounters& counters,
                                  const EvaluateStreamOptions& stream_options)
     : learner_(learner),
+      recordings_(recordings),
       counters_(counters),
-      calls_(learner, counters),
-      streams_(learner, counters, stream_options),
+      calls_(learner, recordings, counters),
+      streams_(learner, recordings, counters, stream_options),
       feed_(learner.policies(), counters) {}
 
 grpc::ServerUnaryReactor* TrainingService::Answer(
@@ -161,7 +165,7 @@ absl::Status TrainingService::DoForwardBackward(
   auto options = DecodePassOptions(
       request, static_cast<int64_t>(learner.spec().heads.size()));
   if (!options.ok()) return options.status();
-  auto trajectories = calls_.ReadTrajectories(request.batch(), *options);
+  auto trajectories = calls_.ReadTrajectories(request, *options);
   if (!trajectories.ok()) return trajectories.status();
   return calls_.ForwardBackward(learner, *trajectories, *options, response);
 }
@@ -221,7 +225,7 @@ absl::Status TrainingService::DoUpdatePolicy(
   if (absl::Status alive = stream.Proceed(); !alive.ok()) return alive;
   auto plan = DecodeUpdatePlan(request);
   if (!plan.ok()) return plan.status();
-  auto rows = calls_.ReadTrajectories(request.batch(), plan->loss);
+  auto rows = calls_.ReadTrajectories(request, plan->loss);
   if (!rows.ok()) return rows.status();
   WholeUpdate::Hooks hooks;
   hooks.proceed = [this, &stream, &request] {
@@ -235,6 +239,39 @@ absl::Status TrainingService::DoUpdatePolicy(
   };
   return WholeUpdate(calls_, learner, *plan, hooks)
       .Run(*rows, answer->mutable_result());
+}
+
+grpc::ServerUnaryReactor* TrainingService::ListRecordings(
+    grpc::CallbackServerContext* context,
+    const v1::ListRecordingsRequest* request,
+    v1::ListRecordingsResponse* response) {
+  absl::Status status = CheckDeadline(*context);
+  if (!status.ok()) return Answer(context, status);
+  return Answer(context,
+                server::ListRecordings(recordings_, *request, response));
+}
+
+grpc::ServerUnaryReactor* TrainingService::GetRecording(
+    grpc::CallbackServerContext* context,
+    const v1::GetRecordingRequest* request,
+    v1::GetRecordingResponse* response) {
+  absl::Status status = CheckDeadline(*context);
+  if (!status.ok()) return Answer(context, status);
+  return AnswerAfter(context, [this, request, response](ppo::Learner&) {
+    learner_.policies().FillHeader(response->mutable_header());
+    return server::GetRecording(recordings_, *request, response);
+  });
+}
+
+grpc::ServerUnaryReactor* TrainingService::DiscardRecordings(
+    grpc::CallbackServerContext* context,
+    const v1::DiscardRecordingsRequest* request,
+    v1::DiscardRecordingsResponse* response) {
+  return AnswerAfterWrite(context, request->write(), response,
+                          [this, request, response](ppo::Learner&) {
+                            return server::DiscardRecordings(
+                                recordings_, *request, response);
+                          });
 }
 
 }  // namespace esper::server

@@ -6,6 +6,7 @@
 #include "server/learner_calls.h"
 #include "server/learner_thread.h"
 #include "server/policy_feed.h"
+#include "server/recording_store.h"
 #include "server/server_counters.h"
 #include "server/update_stream.h"
 
@@ -17,8 +18,9 @@ namespace esper::server {
 // Thread safety: as gRPC needs it.
 class TrainingService final : public v1::PolicyTraining::CallbackService {
  public:
-  // Both must outlive this.
-  TrainingService(LearnerThread& learner, ServerCounters& counters,
+  // All must outlive this.
+  TrainingService(LearnerThread& learner, RecordingStore& recordings,
+                  ServerCounters& counters,
                   const EvaluateStreamOptions& stream_options);
 
   grpc::ServerUnaryReactor* AcquireLearner(
@@ -55,6 +57,18 @@ class TrainingService final : public v1::PolicyTraining::CallbackService {
 
   // Ends the streams that would stay open for ever.
   void Drain() { feed_.Drain(); }
+  grpc::ServerUnaryReactor* ListRecordings(
+      grpc::CallbackServerContext* context,
+      const v1::ListRecordingsRequest* request,
+      v1::ListRecordingsResponse* response) override;
+  grpc::ServerUnaryReactor* GetRecording(
+      grpc::CallbackServerContext* context,
+      const v1::GetRecordingRequest* request,
+      v1::GetRecordingResponse* response) override;
+  grpc::ServerUnaryReactor* DiscardRecordings(
+      grpc::CallbackServerContext* context,
+      const v1::DiscardRecordingsRequest* request,
+      v1::DiscardRecordingsResponse* response) override;
 
   int64_t open_evaluations() const { return streams_.OpenEvaluations(); }
   int64_t watchers() const { return feed_.watchers(); }
@@ -84,6 +98,7 @@ class TrainingService final : public v1::PolicyTraining::CallbackService {
                               v1::UpdatePolicyResponse* answer);
 
   LearnerThread& learner_;
+  RecordingStore& recordings_;
   ServerCounters& counters_;
   LearnerCalls calls_;
   EvaluateStreams streams_;

@@ -35,7 +35,8 @@ std::vector<MethodAccess> MakeTable() {
 
   add("esper.v1.PolicyTraining",
       {"AcquireLearner", "RenewLearner", "ReleaseLearner", "EvaluateActions",
-       "ForwardBackward", "OptimStep", "UpdatePolicy", "WatchPolicy"},
+       "ForwardBackward", "OptimStep", "UpdatePolicy", "WatchPolicy",
+       "ListRecordings", "GetRecording", "DiscardRecordings"},
       Role::kTraining);
 
   add("esper.v1.PolicyAdmin", {"GetStatus"}, Roles::All());

@@ -32,6 +32,7 @@ class ServerMetrics {
     std::function<int64_t()> queued_calls;
     std::function<int64_t()> open_evaluations;
     std::function<int64_t()> graph_bytes;
+    std::function<int64_t()> recording_bytes;
     std::function<std::map<std::string, int64_t>()> episodes_ended;
     std::string certificate_file;  // Empty: no TLS.
   };

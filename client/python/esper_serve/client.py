@@ -138,7 +138,8 @@ class PolicyClient:
            seeds: Sequence[int],
            *,
            incarnations: Optional[Sequence[int]] = None,
-           deterministic: bool = False) -> list[OpenEpisode]:
+           deterministic: bool = False,
+           record: bool = False) -> list[OpenEpisode]:
     """Opens an episode for each key, with zeroed recurrent state.
 
     Args:
@@ -147,6 +148,8 @@ class PolicyClient:
       incarnations: >= 1 each, above every one before of its key; default 1.
         A retry raises them, to take over what a lost reply opened.
       deterministic: take the most probable actions (evaluation).
+      record: the server keeps what training needs: `Trainer.update` takes the
+        closed episodes instead of uploading them. `act` then needs `outcomes`.
     """
     incarnations = [1] * len(keys) if incarnations is None else incarnations
     request = policy_inference_pb2.OpenEpisodesRequest(episodes=[
@@ -154,7 +157,8 @@ class PolicyClient:
             environment_key=key,
             incarnation=incarnation,
             seed=seed,
-            deterministic=deterministic)
+            deterministic=deterministic,
+            record=record)
         for key, seed, incarnation in zip(keys, seeds, incarnations)
     ])
 
@@ -187,7 +191,8 @@ class PolicyClient:
       observations: [N, D], raw.
       masks: see PolicySpec.pack_masks; None: everything is allowed.
       categorical: int8 [N, S], for policies that have such an input.
-      outcomes: of the step before, for servers that are to sum the rewards.
+      outcomes: of the step before, for servers that are to sum the rewards;
+        required for episodes that are recorded.
     """
     rows = []
     for i, episode in enumerate(episodes):

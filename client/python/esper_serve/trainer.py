@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence, Union
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from esper_serve._proto.esper.v1 import policy_admin_pb2_grpc
 from esper_serve._proto.esper.v1 import policy_training_pb2
 from esper_serve._proto.esper.v1 import policy_training_pb2_grpc
 from esper_serve._proto.esper.v1 import trajectory_pb2
-from esper_serve.client import PolicyClient
+from esper_serve.client import OpenEpisode, PolicyClient
 from esper_serve.episode import Episode
 
 
@@ -89,7 +89,7 @@ class Trainer:
         "ReleaseLearner")
 
   def update(self,
-             episodes: Sequence[Episode],
+             episodes: Sequence[Union[Episode, OpenEpisode]],
              *,
              passes: int = 3,
              minibatches: int = 1,
@@ -102,7 +102,9 @@ class Trainer:
     episodes, with one optimiser step each.
 
     Args:
-      episodes: recorded with the published policy.
+      episodes: recorded with the published policy: all of them to be uploaded,
+        or all of them opened with `record` and closed, which the server then
+        keeps until `discard`.
       passes, minibatches: >= 1.
       learning_rate: Adam's from now on; None: as before.
       max_grad_norm: None: the server's default.
@@ -120,6 +122,7 @@ class Trainer:
       raise ValueError("episodes, passes and minibatches must be at least 1")
     ppo = _loss(loss)
     trajectories = [
+        episode.episode_id if isinstance(episode, OpenEpisode) else
         episode.to_proto(self._client.spec_digest) for episode in episodes
     ]
     step_options: dict[str, float] = {}
@@ -166,6 +169,16 @@ class Trainer:
     """Publishes steps that a failed update left behind; returns the version."""
     return int(self._optim_step(publish=True).header.policy_version)
 
+  def discard(self, episodes: Sequence[OpenEpisode]) -> int:
+    """Forgets recorded episodes on the server; how many there were."""
+    request = policy_training_pb2.DiscardRecordingsRequest(
+        write=self._write(),
+        episode_ids=[episode.episode_id for episode in episodes])
+    reply = self._connection.call(self._training.DiscardRecordings, request,
+                                  "DiscardRecordings")
+    self._sequence += 1
+    return int(reply.discarded)
+
   def save_checkpoint(self, name: str = "") -> str:
     """Writes everything to the server's checkpoint folder; returns the name.
 
@@ -204,10 +217,7 @@ class Trainer:
   def _forward_backward(self, trajectories: Sequence[Any], ppo: Any,
                         **flags: Any) -> Any:
     request = policy_training_pb2.ForwardBackwardRequest(
-        write=self._write(),
-        batch=trajectory_pb2.TrajectoryBatch(trajectories=trajectories),
-        ppo=ppo,
-        **flags)
+        write=self._write(), ppo=ppo, **_batch(trajectories), **flags)
     reply = self._connection.call(self._training.ForwardBackward, request,
                                   "ForwardBackward")
     self._sequence += 1  # A refused call does not use up its number.
@@ -228,6 +238,16 @@ class Trainer:
                *_: object) -> None:
     if kind is None:
       self.release()
+
+
+def _batch(trajectories: Sequence[Any]) -> dict[str, Any]:
+  """Fields of a request: uploaded trajectories, or ids of recorded ones."""
+  recorded = [isinstance(trajectory, bytes) for trajectory in trajectories]
+  if not any(recorded):
+    return {"batch": trajectory_pb2.TrajectoryBatch(trajectories=trajectories)}
+  if not all(recorded):
+    raise ValueError("episodes must be all recorded or all uploaded")
+  return {"recorded": trajectory_pb2.RecordedBatch(episode_ids=trajectories)}
 
 
 def _loss(settings: Mapping[str, Any]) -> Any:

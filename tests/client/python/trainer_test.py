@@ -6,8 +6,8 @@ import pytest
 
 from client_test import lose_replies
 from esper_serve import (TERMINATED, BehaviourMismatchError, Episode,
-                         InvalidRequestError, PolicyClient, StaleLeaseError,
-                         Trainer)
+                         EsperError, InvalidRequestError, Outcome, PolicyClient,
+                         StaleLeaseError, Trainer)
 from esper_serve._proto.esper.v1 import policy_admin_pb2
 
 
@@ -40,6 +40,27 @@ def play(client, count=4, steps=6, reward=lambda action: float(action == 2)):
 
 
 play.incarnation = 1
+
+
+def test_recorded_episodes_train_without_upload(client, trainer):
+  count, steps = 3, 5
+  episodes = client.open([f"kept-{i}" for i in range(count)],
+                         list(range(count)), record=True)
+  observations = np.ones((count, 3), np.float32)
+  outcomes = None
+  for _ in range(steps):
+    client.act(episodes, observations, outcomes=outcomes)
+    outcomes = [Outcome(1.0)] * count
+  with pytest.raises(InvalidRequestError):
+    client.act(episodes, observations)
+  with pytest.raises(EsperError):
+    trainer.update(episodes)  # They are still open.
+  client.close(episodes, [TERMINATED] * count, outcomes=outcomes)
+  report = trainer.update(episodes)
+  assert report.transitions == count * steps
+  assert report.optimizer_steps > 0
+  assert trainer.discard(episodes) == count
+  assert trainer.discard(episodes) == 0
 
 
 @pytest.fixture

@@ -227,11 +227,13 @@ absl::StatusOr<v1::Recording> RecordingStore::Read(const std::string& id,
     if (number == number_of_.end()) {
       if (open_.contains(id)) {
         return RefuseRow("INCOMPLETE_RECORDING", "episode_id", row,
-                         "the episode is still being recorded.",
+                         row < 0 ? "The episode is still being recorded."
+                                 : "the episode is still being recorded.",
                          "Close the episode first.");
       }
       return RefuseRow("UNKNOWN_EPISODE", "episode_id", row,
-                       "there is no recording of such an episode.",
+                       row < 0 ? "There is no recording of such an episode."
+                               : "there is no recording of such an episode.",
                        "Open episodes with `record`; ListRecordings tells "
                        "which recordings there are.");
     }

@@ -50,7 +50,9 @@ ABSL_FLAG(std::string, init_seed, "",
 ABSL_FLAG(std::string, checkpoint_dir, "",
           "Folder of the checkpoints. Empty: they are refused.");
 ABSL_FLAG(std::string, restore, "",
-          "Checkpoint to start from: a name, or latest. Empty: fresh weights.");
+          "Checkpoint to start from: a name; latest; or latest_if_any, which "
+          "starts from fresh weights where there is none yet. Empty: fresh "
+          "weights.");
 ABSL_FLAG(std::string, follow, "",
           "Serve the versions of the server at this address (host:port or "
           "unix:/path) instead of learning; --checkpoint_dir then keeps the "

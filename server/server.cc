@@ -111,6 +111,14 @@ absl::Status Server::CreateAccess() {
   return absl::OkStatus();
 }
 
+std::string Server::CheckpointToRestore() const {
+  if (options_.restore != "latest_if_any") return options_.restore;
+  // Without a folder, the store refuses.
+  const bool none =
+      !options_.checkpoint_dir.empty() && checkpoints_.List().empty();
+  return none ? "" : "latest";
+}
+
 PolicyStore::Options Server::StoreOptions() const {
   PolicyStore::Options store;
   store.precision = options_.inference.precision;
@@ -130,11 +138,12 @@ absl::Status Server::CreateLearner() {
   for (const absl::Status& status : {versions_->Open(), lease_tokens_.Open()}) {
     if (!status.ok()) return status;
   }
-  const bool restored = !options_.restore.empty();
+  const std::string restore = CheckpointToRestore();
+  const bool restored = !restore.empty();
   absl::StatusOr<std::unique_ptr<ppo::Learner>> learner;
   int64_t lease_token = 0;
   if (restored) {
-    const auto checkpoint = checkpoints_.Load(options_.restore);
+    const auto checkpoint = checkpoints_.Load(restore);
     if (!checkpoint.ok()) return checkpoint.status();
     const auto state = FromCheckpoint(*checkpoint);
     if (!state.ok()) return state.status();

@@ -45,7 +45,9 @@ struct ServerOptions : ListenOptions {
   std::optional<policy::PolicySpec> spec;
   uint64_t init_seed = 0;      // Initial weights.
   std::string checkpoint_dir;  // Empty: checkpoints are refused.
-  std::string restore;         // Name, or "latest"; empty: fresh weights.
+  // The checkpoint to start from: a name; "latest"; or "latest_if_any", which
+  // means fresh weights in a folder without checkpoints. Empty: fresh weights.
+  std::string restore;
   int keep_checkpoints = 5;    // Newest of those that no caller named, >= 1.
   int keep_versions = 4;       // Newest to roll back to, [2, 1024].
   InferenceOptions inference;
@@ -110,6 +112,9 @@ class Server {
   explicit Server(const ServerOptions& options);
 
   absl::Status CreateAccess();
+  // What `restore` stands for: a checkpoint, or empty for fresh weights.
+  std::string CheckpointToRestore() const;
+
   // The learner, fresh or from a checkpoint, its first version in the store,
   // and its thread.
   absl::Status CreateLearner();

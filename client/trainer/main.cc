@@ -39,6 +39,8 @@ ABSL_FLAG(
     bool, resume, false,
     "Continue the run that is in --run_dir, with its configuration unless "
     "--config names another.");
+ABSL_FLAG(bool, resume_if_any, false,
+          "As --resume if --run_dir holds a run; otherwise starts one there.");
 ABSL_FLAG(bool, evaluate, false,
           "Plays run.evaluation_episodes episodes with the policy as it is, "
           "writes them to evaluations.csv, and exits. Nothing is trained.");
@@ -91,9 +93,17 @@ std::string RunName(const std::string& run_dir) {
   return std::filesystem::weakly_canonical(run_dir).filename().string();
 }
 
+// Whether the flags ask to go on with the run in `run_dir`.
+bool Resumes(const std::string& run_dir) {
+  return absl::GetFlag(FLAGS_resume) ||
+         (absl::GetFlag(FLAGS_resume_if_any) &&
+          std::filesystem::exists(std::filesystem::path(run_dir) /
+                                  "summary.json"));
+}
+
 // The file that a run goes on with, if it is there.
 std::string SavedConfig(const std::string& run_dir) {
-  if (!absl::GetFlag(FLAGS_resume)) return "";
+  if (!Resumes(run_dir)) return "";
   const std::string path =
       (std::filesystem::path(run_dir) / "config.json").string();
   return std::filesystem::exists(path) ? path : "";
@@ -123,8 +133,7 @@ absl::Status Run(StopSignal& signal) {
   auto learner = ConnectLearner("esper_trainer of " + FullPath(run_dir),
                                 config->learner(), signal.stopped());
   if (!learner.ok()) return learner.status();
-  auto directory =
-      RunDirectory::Open(run_dir, absl::GetFlag(FLAGS_resume), json);
+  auto directory = RunDirectory::Open(run_dir, Resumes(run_dir), json);
   if (!directory.ok()) return directory.status();
 
   settings->scheduler.run_name = RunName(run_dir);

@@ -44,7 +44,8 @@ class MainJobTest(unittest.TestCase):
         with Cluster(self.folder) as cluster:
             server, port = cluster.start_server()
             trainer, trainer_port = cluster.start_trainer(
-                port, "--updates=2", "--checkpoint_every=1", *SHORT)
+                port, "--resume_if_any", "--updates=2", "--checkpoint_every=1",
+                *SHORT)
             environments = cluster.start_environments(trainer_port, 2, 3)
             self.assertEqual(trainer.wait(300), 0, trainer.tail())
             for environment in environments:
@@ -84,7 +85,7 @@ class MainJobTest(unittest.TestCase):
 
             server, port = cluster.start_server("--restore=latest")
             trainer, trainer_port = cluster.start_trainer(
-                port, "--resume", "--updates=1", *SHORT)
+                port, "--resume_if_any", "--updates=1", *SHORT)
             cluster.start_environments(trainer_port, 2, 3)
             self.assertEqual(trainer.wait(300), 0, trainer.tail())
             second = cluster.summary()

@@ -58,6 +58,13 @@ TEST_F(AdminServiceTest, ANewServerStartsFromTheLatestCheckpoint) {
 
   EXPECT_GE((*second)->learner().lease().Token(), token_);
 
+  // "If any" means the same where there is one.
+  options.restore = "latest_if_any";
+  second->reset();
+  second = Server::Create(options);
+  ASSERT_OK(second);
+  EXPECT_EQ((*second)->policies().version(), 2);
+
   // Another policy's checkpoint is refused.
   policy::NetworkGrowingOptions other;
   other.hidden_dim = 24;
@@ -109,6 +116,25 @@ TEST_F(AdminServiceTest, AVersionNumberIsNeverUsedForOtherWeights) {
   auto restored = Server::Create(options);
   ASSERT_OK(restored);
   EXPECT_EQ((*restored)->policies().version(), 2);
+}
+
+TEST_F(AdminServiceTest, AFirstStartHasNoCheckpointAndMayNotNeedOne) {
+  const fs::path folder = checkpoints_ / "first_start";
+  ServerOptions options;
+  options.address = "";
+  options.spec = esper::testing::SmallSpec();
+  options.checkpoint_dir = folder.string();
+  options.restore = "latest";
+  EXPECT_THAT(Server::Create(options).status(),
+              Refused(Code::kNotFound, "UNKNOWN_CHECKPOINT"));
+  options.restore = "latest_if_any";
+  auto server = Server::Create(options);
+  ASSERT_OK(server);
+  EXPECT_EQ((*server)->policies().version(), 1);
+
+  options.checkpoint_dir.clear();
+  EXPECT_THAT(Server::Create(options).status(),
+              Refused(Code::kFailedPrecondition, "NO_CHECKPOINT_FOLDER"));
 }
 
 TEST_F(AdminServiceTest, BadCheckpointsAreRefusedAndChangeNothing) {

@@ -8,8 +8,10 @@
 #               Open MPI and sshd, for MPIJob ranks
 #   --prebuilt  take the programs below BAZEL_BIN, built on the same Debian,
 #               instead of compiling in the image
-#   --base      image of Debian 12 (default docker.io/library/debian:bookworm-slim)
-#   --tag       name of the image (default localhost/esper-serve:VERSION[-VARIANT])
+#   --base      image of Debian 12 (default
+#               docker.io/library/debian:bookworm-slim)
+#   --tag       name of the image (default
+#               localhost/esper-serve:VERSION[-VARIANT])
 #
 # ESPER_IMAGE_TOOL names another tool. With podman and buildah, ESPER_DISK_CACHE
 # names a folder for build results, as in tests/run.sh.
@@ -38,14 +40,17 @@ case "$variant" in
   mpi) target=mpi suffix=-mpi ;;
   *) echo "image: unknown variant $variant" >&2; exit 2 ;;
 esac
-version=$(sed -n 's/^appVersion: "\(.*\)"$/\1/p' deploy/helm/esper-serve/Chart.yaml)
+version=$(sed -n 's/^appVersion: "\(.*\)"$/\1/p' \
+  deploy/helm/esper-serve/Chart.yaml)
 tag="${tag:-localhost/esper-serve:$version$suffix}"
 
 tool="${ESPER_IMAGE_TOOL:-}"
 for candidate in docker podman buildah; do
   [ -n "$tool" ] && break
   # The docker client is of no use without its daemon.
-  if [ "$candidate" = docker ] && ! docker info >/dev/null 2>&1; then continue; fi
+  if [ "$candidate" = docker ] && ! docker info >/dev/null 2>&1; then
+    continue
+  fi
   if command -v "$candidate" >/dev/null; then tool=$candidate; fi
 done
 [ -n "$tool" ] || {
@@ -56,12 +61,13 @@ done
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 flags=(--build-arg "BASE=$base" --build-arg "VARIANT=$variant")
+binaries=build
 if [ -n "$prebuilt" ]; then
   case "$prebuilt" in /*) ;; *) prebuilt="$called_from/$prebuilt" ;; esac
   mkdir "$context/deploy"
   cp -R deploy/Dockerfile deploy/image "$context/deploy/"
   deploy/image/stage.sh "$prebuilt" "$context/prebuilt"
-  flags+=(--build-arg BINARIES=prebuilt)
+  binaries=prebuilt
 else
   git ls-files -z --cached --others --exclude-standard |
     tar --null -T - -c | tar -x -C "$context"
@@ -69,6 +75,8 @@ else
     flags+=(--volume "$ESPER_DISK_CACHE:/bazel_cache")
   fi
 fi
+# Named in any case: buildah 1.28 leaves out stages that a default leads to.
+flags+=(--build-arg "BINARIES=$binaries")
 "$tool" build --target "$target" --tag "$tag" "${flags[@]}" \
   --file "$context/deploy/Dockerfile" "$context"
 echo "image: $tag"

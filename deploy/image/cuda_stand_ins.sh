@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# LibTorch's CPU library out of the wheel names the CUDA runtime and its profiler
-# as needed, and asks them for devices. The CPU image has small stand-ins, which
-# answer every call with "no device" (cudaErrorNoDevice) and "not initialised"
-# (CUPTI_ERROR_NOT_INITIALIZED).
+# LibTorch's CPU library out of the wheel names the CUDA runtime and its
+# profiler as needed, and asks them for devices. The CPU image has small
+# stand-ins, which answer every call with "no device" (cudaErrorNoDevice) and
+# "not initialised" (CUPTI_ERROR_NOT_INITIALIZED).
 # Usage: cuda_stand_ins.sh LIB, the folder of libtorch_cpu.so
 set -euo pipefail
 lib=$1
@@ -19,7 +19,7 @@ stand_in() {
   for symbol in $symbols; do
     case "$symbol" in
       cudaGetErrorString)
-        echo "const char *$symbol(void) { return \"no CUDA in this image\"; }" ;;
+        echo "const char *$symbol(void) { return \"no CUDA here\"; }" ;;
       *) echo "int $symbol(void) { return $code; }" ;;
     esac
   done >"$work/stand_in.c"

@@ -181,7 +181,8 @@ class Rules:
 
     def server(self, name, spec, container):
         arguments = container["args"]
-        port = int((flag(arguments, "health_address") or ":0").rpartition(":")[2])
+        health = flag(arguments, "health_address") or ":0"
+        port = int(health.rpartition(":")[2])
         for probe, service in (("startupProbe", "liveness"),
                                ("livenessProbe", "liveness"),
                                ("readinessProbe", "readiness")):
@@ -259,7 +260,8 @@ class Rules:
 
     def stateful_set(self, stateful):
         name = stateful["metadata"]["name"]
-        self.check(any(obj["metadata"]["name"] == stateful["spec"]["serviceName"]
+        service = stateful["spec"]["serviceName"]
+        self.check(any(obj["metadata"]["name"] == service
                        and obj["spec"].get("clusterIP") == "None"
                        for obj in self.of("Service")),
                    f"{name}: no headless service")

@@ -46,11 +46,13 @@ tool() {
 
 # module PATH@VERSION: prints the folder of a Go module.
 module() {
-  (cd "$tools" && GOTOOLCHAIN=local GOFLAGS=-mod=mod go mod download -json "$1") |
+  (cd "$tools" &&
+    GOTOOLCHAIN=local GOFLAGS=-mod=mod go mod download -json "$1") |
     sed -n 's/^\t"Dir": "\(.*\)",$/\1/p'
 }
 
-# Strict JSON schemas of Kubernetes and of the custom resources, for kubeconform.
+# Strict JSON schemas of Kubernetes and of the custom resources, for
+# kubeconform: prints their folder.
 schemas() {
   local out=$tools/schemas/$kubernetes-$mpi_operator-$prometheus_operator
   if [ ! -e "$out/done" ]; then
@@ -61,10 +63,10 @@ schemas() {
     prometheus=$(module \
       "github.com/prometheus-operator/prometheus-operator@$prometheus_operator")
     [ -n "$core" ] && [ -n "$mpi" ] && [ -n "$prometheus" ] || return 1
+    prometheus=$prometheus/example/prometheus-operator-crd
     mkdir -p "$out/crds"
     cp "$mpi/manifests/base/kubeflow.org_mpijobs.yaml" \
-      "$prometheus"/example/prometheus-operator-crd/*_{servicemonitors,prometheusrules}.yaml \
-      "$out/crds/"
+      "$prometheus"/*_{servicemonitors,prometheusrules}.yaml "$out/crds/"
     chmod -R u+w "$out/crds"
     python tests/deploy/schemas.py openapi \
       "$core/api/openapi-spec/swagger.json" "$out" &&

@@ -8,7 +8,7 @@ packages=(
   binutils gcc libc6-dev                          # strip, nm, stand-ins
   libgrpc++1.51 libgrpc29 libprotobuf32           # gRPC
   libabsl20220623 libspdlog1.10 libfmt9 libgomp1  # Abseil, logging, OpenMP
-  libssl3 zlib1g
+  libprometheus-cpp-pull1.0 libssl3 zlib1g        # metrics, TLS, gzip
 )
 if [ "$variant" = gpu ]; then packages+=(python3-pip); fi
 apt-get update -qq

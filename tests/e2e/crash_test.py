@@ -33,7 +33,7 @@ class CrashTest(unittest.TestCase):
     def test_it_always_comes_back_whole(self):
         moments = random.Random(SEED)
         told = 0  # Optimiser steps in the newest checkpoint a client knows of.
-        unfinished = 0
+        unfinished = set()  # What kills left of checkpoints.
         with Writing(self.folder) as cluster:
             cluster.serve().stop(signal.SIGKILL)
             for round_number in range(ROUNDS):
@@ -67,13 +67,13 @@ class CrashTest(unittest.TestCase):
                     self.learn_digest(int(version), digest)
                 told = max(int(saved[2]) for saved in said(writer, "saved"))
                 self.tokens.append(int(said(writer, "lease")[0][0]))
-                unfinished += any(cluster.folder.glob("checkpoints/.*.tmp"))
+                unfinished.update(cluster.folder.glob("checkpoints/.*.tmp"))
                 print(f"kill {round_number + 1}: {told} optimiser steps told",
                       flush=True)
         self.assertEqual(self.tokens, sorted(set(self.tokens)))
         self.assertGreater(len(self.digests), ROUNDS)
-        print(f"{ROUNDS} kills, {unfinished} of them while a checkpoint was "
-              f"written; {len(self.digests)} versions, {told} optimiser steps")
+        print(f"{ROUNDS} kills, {len(unfinished)} checkpoints left unfinished; "
+              f"{len(self.digests)} versions, {told} optimiser steps")
 
 
 if __name__ == "__main__":

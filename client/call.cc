@@ -77,8 +77,14 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(
   // The server may be busy with one call for long: pings without data between
   // them are no offence here.
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  auto channel = grpc::CreateCustomChannel(
-      options.address, grpc::InsecureChannelCredentials(), arguments);
+  const auto credentials =
+      ChannelCredentialsFor(options.credentials, options.address);
+  if (!credentials.ok()) return credentials.status();
+  if (!options.credentials.server_name.empty()) {
+    arguments.SetSslTargetNameOverride(options.credentials.server_name);
+  }
+  auto channel =
+      grpc::CreateCustomChannel(options.address, *credentials, arguments);
   const absl::Time deadline = absl::Now() + options.timeout;
   while (!channel->WaitForConnected(std::chrono::system_clock::now() +
                                     absl::ToChronoMilliseconds(kConnectPoll))) {

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
+#include "client/credentials.h"
 
 // Channels, deadlines and retries: what every client does the same way.
 namespace esper::client {
@@ -22,6 +23,8 @@ struct ConnectOptions {
   std::string address;  // host:port or unix:PATH.
   // How long to wait for the server to listen, > 0.
   absl::Duration timeout = absl::Seconds(10);
+  // Of TLS and bearer tokens; none: plaintext.
+  Credentials credentials;
   // Largest message in either direction; the training service takes 64 MiB.
   int64_t max_message_bytes = 64 << 20;
   // While calls are open and nothing comes back for this long, the server is
@@ -35,7 +38,8 @@ struct ConnectOptions {
   const absl::Notification* stop = nullptr;
 };
 
-// A channel that is connected. INVALID_ARGUMENT for an empty address,
+// A channel that is connected. The errors of `ChannelCredentialsFor`;
+// INVALID_ARGUMENT for an empty address,
 // UNAVAILABLE naming the address if nothing listens there in time, CANCELLED
 // if it was told to stop.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(

@@ -48,8 +48,8 @@ struct ServerOptions : ListenOptions {
   // The checkpoint to start from: a name; "latest"; or "latest_if_any", which
   // means fresh weights in a folder without checkpoints. Empty: fresh weights.
   std::string restore;
-  int keep_checkpoints = 5;    // Newest of those that no caller named, >= 1.
-  int keep_versions = 4;       // Newest to roll back to, [2, 1024].
+  int keep_checkpoints = 5;  // Newest of those that no caller named, >= 1.
+  int keep_versions = 4;     // Newest to roll back to, [2, 1024].
   InferenceOptions inference;
   ppo::LearnerConfig learner;
   LearnerThread::Options learner_thread;

@@ -7,6 +7,7 @@
 #include "absl/flags/flag.h"
 #include "absl/time/time.h"
 #include "client/action_log.h"
+#include "client/credential_flags.h"
 #include "client/ctl/commands.h"
 #include "client/ctl/recordings.h"
 #include "client/main_util.h"
@@ -76,6 +77,7 @@ absl::StatusOr<Outcome> Run(const std::vector<std::string>& arguments) {
   ConnectOptions connect;
   connect.address = absl::GetFlag(FLAGS_address);
   connect.timeout = absl::GetFlag(FLAGS_timeout);
+  connect.credentials = CredentialsFromFlags();
   auto channel = Connect(connect);
   if (!channel.ok()) return channel.status();
   RetryPolicy retry;

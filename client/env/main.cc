@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "client/action_log.h"
+#include "client/credential_flags.h"
 #include "client/env/baseline_command.h"
 #include "client/env/environment_worker.h"
 #include "client/env/heartbeat.h"
@@ -108,6 +109,7 @@ absl::StatusOr<std::unique_ptr<PolicyClient>> ConnectPolicy(
   ConnectOptions connect;
   connect.address = absl::GetFlag(FLAGS_policy_address);
   if (connect.address.empty()) connect.address = named;
+  connect.credentials = CredentialsFromFlags();
   connect.timeout = absl::GetFlag(FLAGS_server_patience);
   connect.stop = retry.stop;
   RetryPolicy patient = retry;

@@ -10,6 +10,7 @@
 #include "absl/flags/flag.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "client/credential_flags.h"
 #include "client/listen.h"
 #include "client/main_util.h"
 #include "client/status.h"
@@ -62,6 +63,7 @@ absl::StatusOr<std::unique_ptr<PolicyLearner>> ConnectLearner(
     const absl::Notification& stop) {
   ConnectOptions connect;
   connect.address = absl::GetFlag(FLAGS_policy_address);
+  connect.credentials = CredentialsFromFlags();
   connect.stop = &stop;
   auto channel = Connect(connect);
   if (!channel.ok()) return channel.status();

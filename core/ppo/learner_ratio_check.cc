@@ -34,9 +34,8 @@ void LearnerCore::CheckRatios(const PreparedBatch& prepared, at::Tensor now,
   const bool bf16 = config.precision == policy::TrainingPrecision::kBf16;
   const double refuse =
       std::max(limits.ratio_refuse, bf16 ? kBf16RatioRefuse : 0.0);
-  report->ratio_alarm =
-      difference.max >
-      std::max(limits.ratio_alarm, bf16 ? kBf16RatioAlarm : 0.0);
+  report->ratio_alarm = difference.max > std::max(limits.ratio_alarm,
+                                                  bf16 ? kBf16RatioAlarm : 0.0);
   if (difference.max <= refuse) return;
   ErrorDetail detail;
   detail.reason = "BEHAVIOUR_MISMATCH";

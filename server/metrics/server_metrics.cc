@@ -54,8 +54,7 @@ void AddTraining(const ServerMetrics::Sources& from, ScrapedMetrics* metrics) {
                     "Memory budgeted for the graphs of open evaluations.",
                     from.graph_bytes);
   metrics->AddGauge("esper_recording_bytes",
-                    "Memory taken by recorded episodes.",
-                    from.recording_bytes);
+                    "Memory taken by recorded episodes.", from.recording_bytes);
   metrics->AddCounter("esper_ratio_alarms_total",
                       "Passes whose ratio check was above the alarm limit.",
                       [learner] { return learner->Status().ratio_alarms; });

@@ -25,7 +25,7 @@ struct EndpointOptions {
   int max_message_bytes = 4 << 20;     // Received.
   bool reflection = false;
   bool channelz = false;
-  TlsFiles tls;                     // Of TCP listeners.
+  TlsFiles tls;  // Of TCP listeners.
   // Answers calls that no service knows; null: nobody does.
   grpc::CallbackGenericService* generic = nullptr;
   AccessControl* access = nullptr;  // Null: everybody may call everything.

@@ -13,6 +13,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -140,10 +141,24 @@ CheckpointInfo InfoOf(const std::string& name, const json& manifest) {
   return info;
 }
 
+// What a process that was killed had begun to save.
+void RemoveUnfinished(const std::string& root) {
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(root, error)) {
+    const std::string name = entry.path().filename().string();
+    if (absl::StartsWith(name, ".") && absl::EndsWith(name, ".tmp") &&
+        entry.is_directory(error)) {
+      fs::remove_all(entry.path(), error);
+    }
+  }
+}
+
 }  // namespace
 
 CheckpointStore::CheckpointStore(std::string root, int keep_automatic)
-    : root_(std::move(root)), keep_automatic_(keep_automatic) {}
+    : root_(std::move(root)), keep_automatic_(keep_automatic) {
+  if (!root_.empty()) RemoveUnfinished(root_);
+}
 
 absl::Status CheckpointStore::CheckConfigured() const {
   if (!root_.empty()) return absl::OkStatus();

@@ -40,7 +40,11 @@ absl::StatusOr<policy::PolicySpec> Follower::FindSpec(
   if (!version.ok()) {
     if (!IsAbsent(version.status()) || !known) {
       spdlog::error("cannot follow {}", source());
-      return version.status();
+      if (!IsAbsent(version.status())) return version.status();
+      return absl::UnavailableError(absl::StrCat(
+          "Nobody answers at ", source(),
+          ", the server to follow. Start it, or name its specification with "
+          "--policy_spec to start before it."));
     }
     spdlog::warn("{} is away: {}", source(),
                  std::string(version.status().message()));

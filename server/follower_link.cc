@@ -30,8 +30,11 @@ std::shared_ptr<grpc::Channel> Connect(const FollowerOptions& options) {
                    absl::ToInt64Milliseconds(options.keepalive_timeout));
   // Between two versions nothing but pings goes over the connection.
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  return grpc::CreateCustomChannel(
-      options.source, grpc::InsecureChannelCredentials(), arguments);
+  const auto credentials =
+      options.authorities.empty()
+          ? grpc::InsecureChannelCredentials()
+          : TlsDialCredentials(options.identity, options.authorities);
+  return grpc::CreateCustomChannel(options.source, credentials, arguments);
 }
 
 // Between 80 % and 120 %, so that many followers do not come back at once.

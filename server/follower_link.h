@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "esper/v1/policy_training.grpc.pb.h"
 #include "server/clock.h"
+#include "server/transport/tls.h"
 #include "server/version_receiver.h"
 
 namespace esper::server {
@@ -21,6 +22,10 @@ namespace esper::server {
 // Which server to follow, and how.
 struct FollowerOptions {
   std::string source;  // host:port or unix:PATH; empty: follow nobody.
+  // PEM file: authorities that the source's certificate must come from. Empty:
+  // the connection is plaintext.
+  std::string authorities;
+  TlsFiles identity;  // Shown to a source that asks for a certificate.
   // How long a follower that knows no specification waits, at its start, for
   // somebody to tell it; and how long the first answer may take. > 0.
   absl::Duration start_timeout = absl::Seconds(10);

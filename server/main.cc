@@ -57,6 +57,10 @@ ABSL_FLAG(std::string, follow, "",
           "Serve the versions of the server at this address (host:port or "
           "unix:/path) instead of learning; --checkpoint_dir then keeps the "
           "last one, to start with while that server is away.");
+ABSL_FLAG(std::string, follow_ca_file, "",
+          "Authorities of that server's certificate, PEM; the connection to it "
+          "then uses TLS, with --tls_cert_file as own identity. Empty: "
+          "plaintext.");
 ABSL_FLAG(absl::Duration, follow_timeout, absl::Seconds(10),
           "How long a follower that was given no --policy_spec waits at its "
           "start for the server it follows.");
@@ -263,6 +267,13 @@ absl::StatusOr<ServerOptions> OptionsFromFlags() {
   const std::string spec_file = absl::GetFlag(FLAGS_policy_spec);
   options.follow.source = absl::GetFlag(FLAGS_follow);
   options.follow.start_timeout = absl::GetFlag(FLAGS_follow_timeout);
+  options.follow.authorities = absl::GetFlag(FLAGS_follow_ca_file);
+  options.follow.identity = options.tls;
+  if (!options.follow.authorities.empty()) {
+    const absl::Status readable =
+        CheckAuthorities("follow_ca_file", options.follow.authorities);
+    if (!readable.ok()) return readable;
+  }
   if (!options.follow.source.empty()) {
     const absl::Status allowed = CheckFollowFlags();
     if (!allowed.ok()) return allowed;

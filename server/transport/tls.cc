@@ -67,6 +67,11 @@ std::shared_ptr<grpc::experimental::FileWatcherCertificateProvider> Provider(
 
 }  // namespace
 
+absl::Status CheckAuthorities(const std::string& flag,
+                              const std::string& file) {
+  return ReadCertificate(flag, file).status();
+}
+
 absl::Status CheckTlsFiles(const TlsFiles& files) {
   if (!files.enabled()) {
     if (files.client_authorities.empty()) return absl::OkStatus();
@@ -100,8 +105,7 @@ absl::Status CheckTlsFiles(const TlsFiles& files) {
                absl::StrCat("has expired on ", absl::FormatTime(*expiry)));
   }
   if (!files.client_authorities.empty()) {
-    return ReadCertificate("tls_client_ca_file", files.client_authorities)
-        .status();
+    return CheckAuthorities("tls_client_ca_file", files.client_authorities);
   }
   return absl::OkStatus();
 }
@@ -122,6 +126,24 @@ std::shared_ptr<grpc::ServerCredentials> TlsListenerCredentials(
         GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
   }
   return grpc::experimental::TlsServerCredentials(options);
+}
+
+std::shared_ptr<grpc::ChannelCredentials> TlsDialCredentials(
+    const TlsFiles& own, const std::string& authorities) {
+  using grpc::experimental::FileWatcherCertificateProvider;
+  grpc::experimental::TlsChannelCredentialsOptions options;
+  if (own.enabled()) {
+    options.set_certificate_provider(
+        std::make_shared<FileWatcherCertificateProvider>(
+            own.key, own.certificate, authorities, kRefreshSeconds));
+    options.watch_identity_key_cert_pairs();
+  } else {
+    options.set_certificate_provider(
+        std::make_shared<FileWatcherCertificateProvider>(authorities,
+                                                         kRefreshSeconds));
+  }
+  options.watch_root_certs();
+  return grpc::experimental::TlsCredentials(options);
 }
 
 std::shared_ptr<grpc::ChannelCredentials> TlsSelfCredentials(

@@ -27,6 +27,9 @@ struct TlsFiles {
 // are given, they can be read, belong together and are valid now.
 absl::Status CheckTlsFiles(const TlsFiles& files);
 
+// INVALID_ARGUMENT, naming the flag, for a file without certificate.
+absl::Status CheckAuthorities(const std::string& flag, const std::string& file);
+
 // End of the validity of the first certificate in a PEM file.
 absl::StatusOr<absl::Time> CertificateExpiry(const std::string& file);
 
@@ -34,6 +37,11 @@ absl::StatusOr<absl::Time> CertificateExpiry(const std::string& file);
 // after a change see the new certificates, those that are open live on.
 std::shared_ptr<grpc::ServerCredentials> TlsListenerCredentials(
     const TlsFiles& files);
+
+// To dial another server, which must have a certificate of `authorities`, with
+// the identity of `own` if it has one. The files are read again as above.
+std::shared_ptr<grpc::ChannelCredentials> TlsDialCredentials(
+    const TlsFiles& own, const std::string& authorities);
 
 // To dial the server's own listener: with its own identity, and without a look
 // at whose certificate answers.

@@ -1,6 +1,7 @@
 // Our own client towards a server with TLS and an access file.
 #include "client/credentials.h"
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -24,9 +25,11 @@ using client::PolicyClient;
 
 class CredentialsTest : public ::testing::Test {
  protected:
-  CredentialsTest()
-      : folder_(absl::StrCat(::testing::TempDir(), "/credentials")) {
-    std::filesystem::create_directories(folder_);
+  CredentialsTest() {
+    // The folder of the test may be deeper than a socket's path may be long.
+    char folder[] = "/tmp/esper-XXXXXX";
+    EXPECT_NE(mkdtemp(folder), nullptr);
+    folder_ = folder;
     Write("token", "the-token-of-the-test\n");
     Write("access.json", absl::StrCat(
                              R"({"callers": [
@@ -38,6 +41,8 @@ class CredentialsTest : public ::testing::Test {
     options_.spec = SmallSpec();
     options_.access_file = File("access.json");
   }
+  ~CredentialsTest() override { std::filesystem::remove_all(folder_); }
+
   std::string File(const std::string& name) const {
     return folder_ + "/" + name;
   }
@@ -53,20 +58,20 @@ class CredentialsTest : public ::testing::Test {
   // Status of one call by a new client.
   absl::Status Ask(const Credentials& credentials, std::string address = "") {
     client::ConnectOptions connect;
-    connect.address = address.empty()
-                          ? absl::StrCat("localhost:", server_->port())
-                          : address;
-    connect.timeout = absl::Seconds(5);
+    connect.address =
+        address.empty() ? absl::StrCat("localhost:", server_->port()) : address;
+    connect.timeout = absl::Seconds(3);
     connect.credentials = credentials;
     client::RetryPolicy once;
     once.give_up_after = absl::ZeroDuration();
     auto client = PolicyClient::Connect(connect, once);
     if (!client.ok()) return client.status();
-    return (*client)->OpenEpisodes({{"env", ++incarnation_, /*seed=*/1}})
+    return (*client)
+        ->OpenEpisodes({{"env", ++incarnation_, /*seed=*/1}})
         .status();
   }
 
-  const std::string folder_;
+  std::string folder_;
   server::ServerOptions options_;
   std::unique_ptr<server::Server> server_;
   uint64_t incarnation_ = 0;

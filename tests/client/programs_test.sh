@@ -66,7 +66,7 @@ expect_refused "learner.beta1 = 1 is not in [0, 1)" server/esper_server \
   --set=learner.beta1=1
 expect_refused "/no/such.json" server/esper_server --config=/no/such.json
 expect_refused "which command" "$ctl"
-expect_refused "replay needs --log" "$ctl" replay
+expect_refused "replay needs either --log" "$ctl" replay
 
 # Every preset makes a run, and what it says makes the same one.
 for preset in $("$trainer" --preset=? --dry_run 2>&1 |

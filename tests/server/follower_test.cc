@@ -1,6 +1,7 @@
 // Servers that follow another one: real services over real sockets.
 
 #include <filesystem>
+#include <fstream>
 #include <future>
 #include <string>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "grpcpp/generic/generic_stub.h"
 #include "gtest/gtest.h"
 #include "proto/codec/error_detail.h"
+#include "tests/server/access/certificates.h"
 #include "tests/server/service_fixture.h"
 #include "tests/testing/status_matchers.h"
 
@@ -289,6 +291,36 @@ TEST_F(FollowerTest, TheSpecificationMustBeTheTrainers) {
   options.follow.start_timeout = absl::Milliseconds(300);
   server_ = nullptr;
   EXPECT_THAT(Server::Create(options), StatusIs(Code::kUnavailable));
+}
+
+TEST_F(FollowerTest, FollowsOverMutualTls) {
+  const std::string folder = ::testing::TempDir() + "/follower_tls";
+  std::filesystem::create_directories(folder);
+  const Authority authority(folder, "ca");
+  authority.Issue("trainer");
+  authority.Issue("follower", "spiffe://test/follower");
+  authority.Issue("stranger", "spiffe://test/stranger");
+  std::ofstream(folder + "/access.json") << R"({"callers": [
+      {"name": "followers", "roles": ["training"],
+       "certificate_uris": ["spiffe://test/follower"]}]})";
+  ServerOptions trainer = TrainerOptions();
+  trainer.tls = {authority.Path("trainer") + ".pem",
+                 authority.Path("trainer") + ".key",
+                 authority.certificate_file()};
+  trainer.access_file = folder + "/access.json";
+  Start(trainer);
+  ServerOptions options = FollowOptions(server_->port());
+  options.follow.start_timeout = absl::Seconds(5);
+  options.follow.authorities = authority.certificate_file();
+  options.follow.identity = {authority.Path("follower") + ".pem",
+                             authority.Path("follower") + ".key", ""};
+  auto follower = Follow(options);
+  ASSERT_NE(follower, nullptr);
+  EXPECT_EQ(follower->policies().version(), 1);
+  // Known to the authority, without the role.
+  options.follow.identity = {authority.Path("stranger") + ".pem",
+                             authority.Path("stranger") + ".key", ""};
+  EXPECT_THAT(Server::Create(options), StatusIs(Code::kUnauthenticated));
 }
 
 TEST_F(FollowerTest, IsNotReadyBeforeItsFirstVersion) {

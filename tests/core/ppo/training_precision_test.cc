@@ -25,7 +25,7 @@ using policy::TrainingPrecision;
 // What docs/training-service.md states: relative L2 of the whole gradient, and
 // of that of the worst parameter.
 constexpr double kWholeError = 0.02;
-constexpr double kParameterError = 0.1;
+constexpr double kParameterError = 0.2;
 
 // The policy of the product, a little narrower.
 policy::PolicySpec Spec() {

@@ -14,7 +14,8 @@ packages=(
   libgrpc++-dev libgrpc-dev                   # gRPC 1.51
   protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
   libabsl-dev libspdlog-dev libfmt-dev        # Abseil, logging
-  nlohmann-json3-dev zlib1g-dev libssl-dev    # JSON, gzip, SHA-256
+  nlohmann-json3-dev zlib1g-dev libssl-dev    # JSON, gzip, SHA-256, TLS
+  openssl                                     # certificates of tests
   prometheus-cpp-dev                          # metrics
   libgtest-dev libgmock-dev libbenchmark-dev  # tests and benchmarks
   python3-matplotlib                          # plots of report.html

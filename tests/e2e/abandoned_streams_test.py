@@ -62,12 +62,15 @@ class AbandonedStreamsTest(unittest.TestCase):
                 "--graph_timeout=1h", *SERVER_FLAGS)
             self.hold_and_kill(cluster, server, port, "first")
             _, _, start = self.hold_and_kill(cluster, server, port, "second")
-            budgeted, held, end = self.hold_and_kill(
-                cluster, server, port, "third")
-            # The graphs were there, and their memory is not kept twice.
-            self.assertGreater(budgeted, GRAPHS << 20)
-            self.assertLess(end, start + budgeted // 2)
-            self.assertGreater(held, budgeted)
+            for name in ("third", "fourth", "fifth", "sixth"):
+                budgeted, held, end = self.hold_and_kill(
+                    cluster, server, port, name)
+                # The graphs were there.
+                self.assertGreater(budgeted, GRAPHS << 20)
+                self.assertGreater(held, budgeted)
+            # Kept, they would be four times that. What the allocator holds back
+            # differs from round to round, by less than one client's graphs.
+            self.assertLess(end, start + budgeted)
             # The server goes on: others may hold as many.
             self.assertTrue(server.alive())
             self.assertEqual(server.stop(), 0, server.tail())

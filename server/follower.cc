@@ -15,10 +15,6 @@ namespace {
 constexpr char kKeptName[] = "followed";
 constexpr char kKeptFile[] = "policy.safetensors";
 
-bool IsAbsent(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
-}
-
 }  // namespace
 
 Follower::Follower(const FollowerOptions& options, CheckpointStore& keep,

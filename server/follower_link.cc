@@ -43,11 +43,11 @@ absl::Duration WithJitter(absl::Duration pause) {
   return pause * std::uniform_real_distribution<double>(0.8, 1.2)(generator);
 }
 
+}  // namespace
+
 bool IsAbsent(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
 }
-
-}  // namespace
 
 FollowerLink::FollowerLink(const FollowerOptions& options, Clock clock)
     : options_(options),

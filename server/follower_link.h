@@ -39,6 +39,9 @@ struct FollowerOptions {
   int64_t max_version_bytes = int64_t{4} << 30;  // Of one version's file.
 };
 
+// Whether a call ended so because nobody answered.
+bool IsAbsent(const absl::Status& status);
+
 // How the link stands.
 struct FollowerLinkState {
   bool connected = false;  // A stream is open, and has been answered.

@@ -61,6 +61,10 @@ std::shared_ptr<grpc::experimental::FileWatcherCertificateProvider> Provider(
     return std::make_shared<FileWatcherCertificateProvider>(
         files.key, files.certificate, kRefreshSeconds);
   }
+  if (!files.enabled()) {
+    return std::make_shared<FileWatcherCertificateProvider>(
+        files.client_authorities, kRefreshSeconds);
+  }
   return std::make_shared<FileWatcherCertificateProvider>(
       files.key, files.certificate, files.client_authorities, kRefreshSeconds);
 }
@@ -130,18 +134,10 @@ std::shared_ptr<grpc::ServerCredentials> TlsListenerCredentials(
 
 std::shared_ptr<grpc::ChannelCredentials> TlsDialCredentials(
     const TlsFiles& own, const std::string& authorities) {
-  using grpc::experimental::FileWatcherCertificateProvider;
   grpc::experimental::TlsChannelCredentialsOptions options;
-  if (own.enabled()) {
-    options.set_certificate_provider(
-        std::make_shared<FileWatcherCertificateProvider>(
-            own.key, own.certificate, authorities, kRefreshSeconds));
-    options.watch_identity_key_cert_pairs();
-  } else {
-    options.set_certificate_provider(
-        std::make_shared<FileWatcherCertificateProvider>(authorities,
-                                                         kRefreshSeconds));
-  }
+  options.set_certificate_provider(
+      Provider({own.certificate, own.key, authorities}));
+  if (own.enabled()) options.watch_identity_key_cert_pairs();
   options.watch_root_certs();
   return grpc::experimental::TlsCredentials(options);
 }
